@@ -1,0 +1,27 @@
+"""Data: tables, arrays, images and torch's Datasets, checked, split and encoded; and the batches of an epoch."""
+
+from __future__ import annotations
+
+from . import batches
+from .batches import sample_seed
+from .encode import decode, encode, probabilities
+from .load import load, reload
+from .named import names
+from .sources import Data, Source, TensorSource
+from .torchsets import DatasetSource, LoaderSource
+
+__all__ = [
+    "Data",
+    "DatasetSource",
+    "LoaderSource",
+    "Source",
+    "TensorSource",
+    "batches",
+    "decode",
+    "encode",
+    "load",
+    "names",
+    "probabilities",
+    "reload",
+    "sample_seed",
+]
