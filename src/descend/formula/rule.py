@@ -1,0 +1,289 @@
+"""An update rule as data: its formula, its hyper-parameters with their ranges, its states, its source.
+
+    @rule(title="Momentum", source="Polyak 1964, ...")
+    def momentum(p, g, b=State("momentum_buffer"), lr=Hyper(1e-3, "[0, inf)", "learning rate"), ...):
+        b = momentum * b + g
+        p = p - lr * b
+        return p, b
+
+`p`, `g` and `t` are the parameter, its gradient and the step (from 1). An argument without a default
+is a state that starts at zero; one with a number is a hyper-parameter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..errors import FormulaError, UsageError, nearest
+from .nodes import Node, substitute
+from .reader import Reading, read_function
+
+GIVEN = ("p", "g", "t")
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval as mathematics writes it: "[0, 1)".
+
+    >>> Range("[0, 1)").holds(1.0)
+    False
+    """
+
+    written: str
+
+    @cached_property
+    def _bounds(self) -> tuple[float, float, bool, bool]:
+        low, high = self.written[1:-1].split(",")
+        return float(low), float(high), self.written[0] == "[", self.written[-1] == "]"
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies inside; NaN never does."""
+        low, high, with_low, with_high = self._bounds
+        return (low <= value if with_low else low < value) and (value <= high if with_high else value < high)
+
+    @property
+    def low(self) -> float:
+        """The lower bound."""
+        return self._bounds[0]
+
+    @property
+    def high(self) -> float:
+        """The upper bound."""
+        return self._bounds[1]
+
+    def __str__(self) -> str:
+        return self.written
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """A hyper-parameter: its default, the values it may take, and what it is.
+
+    Outside `allowed` is an error; outside `sensible` (where given) a warning, or an error under `strict`.
+    """
+
+    default: float
+    allowed: str = "(-inf, inf)"
+    doc: str = ""
+    sensible: str | None = None
+    name: str = ""
+
+    @property
+    def low(self) -> float:
+        """The lower end of the allowed range."""
+        return Range(self.allowed).low
+
+    @property
+    def high(self) -> float:
+        """The upper end of the allowed range."""
+        return Range(self.allowed).high
+
+    def check(self, value: float) -> str | None:
+        """A sentence saying that `value` is not sensible, or None.
+
+        Raises UsageError where it is not allowed at all.
+        """
+        if not Range(self.allowed).holds(value):
+            raise UsageError(f"{self.name} must lie in {self.allowed}, got {value!r}")
+        if self.sensible is not None and not Range(self.sensible).holds(value):
+            return f"{self.name} = {value!r} is accepted but makes no sense; use a value in {self.sensible}"
+        return None
+
+
+@dataclass(frozen=True)
+class State:
+    """What a rule remembers of an element (or, with `scalar`, of a whole parameter) between steps.
+
+    `key` is its name in the state dict, torch's where torch has the rule. `init` is a number or the
+    name of a hyper-parameter.
+    """
+
+    key: str = ""
+    init: float | str = 0.0
+    doc: str = ""
+    scalar: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """One formula as it was written, with its arguments sorted into states and hyper-parameters."""
+
+    name: str
+    function: Callable[..., Any]
+    states: tuple[State, ...]
+    hypers: tuple[Hyper, ...]
+
+    @staticmethod
+    def of(function: Callable[..., Any]) -> Formula:
+        """Sort the arguments of a formula; FormulaError where one cannot be understood."""
+        states: list[State] = []
+        hypers: list[Hyper] = []
+        for word, argument in inspect.signature(function).parameters.items():
+            default = argument.default
+            if word in GIVEN:
+                continue
+            if argument.kind is not argument.POSITIONAL_OR_KEYWORD:
+                raise FormulaError(f"{function.__name__}: write {word!r} as a plain argument")
+            if default is argument.empty:
+                states.append(State(word, name=word))
+            elif isinstance(default, State):
+                states.append(
+                    State(default.key or word, default.init, default.doc, default.scalar, name=word)
+                )
+            elif isinstance(default, Hyper):
+                hypers.append(Hyper(default.default, default.allowed, default.doc, default.sensible, word))
+            elif isinstance(default, (int, float)) and not isinstance(default, bool):
+                hypers.append(Hyper(float(default), name=word))
+            else:
+                raise FormulaError(
+                    f"{function.__name__}: the default of {word!r} is {default!r}; give a number, "
+                    "Hyper(…) or State(…), or none for a state that starts at zero"
+                )
+        formula = Formula(function.__name__, function, tuple(states), tuple(hypers))
+        for state in states:
+            if isinstance(state.init, str) and state.init not in {h.name for h in hypers}:
+                raise FormulaError(f"{function.__name__}: {state.name!r} starts at {state.init!r}, which is no hyper-parameter")
+        return formula
+
+    @cached_property
+    def arguments(self) -> dict[str, str]:
+        """The kind of every argument: "element", "state" or "scalar"."""
+        kinds = {"p": "element", "g": "element", "t": "scalar"}
+        kinds |= {s.name: "state" for s in self.states}
+        return kinds | {h.name: "scalar" for h in self.hypers}
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The formula as read from its source; FormulaError with file and line."""
+        reading = read_function(self.function, self.arguments)
+        for state in self.states:
+            if state.name not in reading.outputs:
+                reading.source.refuse(None, f"the state {state.name!r} must be returned")
+        for word in reading.outputs:
+            if word not in ("p", "g") and self.arguments.get(word) != "state":
+                reading.source.refuse(
+                    None, f"{word!r} is returned but is neither p, g nor a state{nearest(word, self.arguments)}"
+                )
+        return reading
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A whole update rule: one formula, or several that run one after the other on p and g."""
+
+    name: str
+    formulas: tuple[Formula, ...]
+    title: str = ""
+    source: str = ""
+    doc: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Which of the four kinds the rule is."""
+        return "element"
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the rule's page."""
+        return self.doc.strip().split("\n\n")[0].replace("\n", " ") or self.title or self.name
+
+    @cached_property
+    def hypers(self) -> tuple[Hyper, ...]:
+        """The hyper-parameters of all parts; parts share those of one name."""
+        found: dict[str, Hyper] = {}
+        for formula in self.formulas:
+            for hyper in formula.hypers:
+                found[hyper.name] = hyper
+        return tuple(found.values())
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """The states of all parts."""
+        return tuple(state for formula in self.formulas for state in formula.states)
+
+    def hyper(self, word: str) -> Hyper:
+        """The hyper-parameter of that name; UsageError with the nearest one."""
+        for hyper in self.hypers:
+            if hyper.name == word:
+                return hyper
+        names = [h.name for h in self.hypers]
+        raise UsageError(f"{self.name} has no hyper-parameter {word!r}{nearest(word, names)}; it has {', '.join(names)}")
+
+    @property
+    def formula_text(self) -> str:
+        """The lines of the formula as they stand in its file."""
+        return "\n".join(line for formula in self.formulas for line in formula.reading.lines)
+
+    @cached_property
+    def outputs(self) -> dict[str, Node]:
+        """The new value of p and of every state, as expressions in the old ones."""
+        current: dict[str, Node] = {}
+        for formula in self.formulas:
+            read = formula.reading.outputs
+            current |= {word: substitute(root, current) for word, root in read.items()}
+        if "p" not in current:
+            self.formulas[-1].reading.source.refuse(None, "a rule must return p")
+        return {word: root for word, root in current.items() if word != "g"}
+
+    @cached_property
+    def names(self) -> dict[Node, str]:
+        """The names that the author gave to parts of the expressions."""
+        found: dict[Node, str] = {}
+        current: dict[str, Node] = {}
+        for formula in self.formulas:
+            for root, word in formula.reading.names.items():
+                found.setdefault(substitute(root, current), word)
+            current |= {w: substitute(root, current) for w, root in formula.reading.outputs.items()}
+        return found
+
+    def __iter__(self) -> Iterator[Formula]:
+        return iter(self.formulas)
+
+
+def rule(title: str, source: str, *, doc: str | None = None) -> Callable[[Callable[..., Any]], Rule]:
+    """Make a formula into a rule. `source` cites paper and algorithm; the page is its file's docstring."""
+
+    def decorate(function: Callable[..., Any]) -> Rule:
+        module = inspect.getmodule(function)
+        page = doc or function.__doc__ or (module.__doc__ if module else "") or ""
+        return Rule(function.__name__, (Formula.of(function),), title, source, inspect.cleandoc(page))
+
+    return decorate
+
+
+def rule_of(given: Rule | Callable[..., Any]) -> Rule:
+    """A rule from a rule or from a bare formula."""
+    if isinstance(given, Rule):
+        return given
+    return Rule(given.__name__, (Formula.of(given),), doc=inspect.getdoc(given) or "")
+
+
+def chain(*parts: Rule | Callable[..., Any], name: str | None = None) -> Rule:
+    """Rules and modifiers one after the other: each sees p and g as the one before left them.
+
+    The last part is the rule; the parts before it change `g` or `p`. All of them become one program, so
+    a chain costs no more passes over memory than its rule.
+
+    Raises UsageError when two parts remember something under the same name.
+    """
+    rules = [rule_of(part) for part in parts]
+    joined = tuple(formula for r in rules for formula in r.formulas)
+    seen: set[str] = set()
+    for state in (s for formula in joined for s in formula.states):
+        if state.name in seen:
+            raise UsageError(f"two parts of the chain keep a state {state.name!r}; rename one of them")
+        seen.add(state.name)
+    last = rules[-1]
+    label = name or " + ".join(r.name for r in rules)
+    return Rule(label, joined, last.title, last.source, last.doc)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value can stand for a hyper-parameter."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -1,0 +1,121 @@
+"""The CPU back end: one fused SIMD kernel per rule and dtype, one launch for all tensors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...formula import Program
+from .compiler import compile_function, vector_width
+from .gather import same_layout
+from .render import Renderer, compute_type
+from .team import Team
+
+NAME = "cpu"
+CHUNK = 1 << 15
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *_REAL)
+
+
+def takes(p: torch.Tensor) -> bool:
+    """Whether the kernels can write this parameter where it lies."""
+    return (
+        p.device.type == "cpu"
+        and p.layout == torch.strided
+        and p.dtype in DTYPES
+        and type(p) in (torch.Tensor, torch.nn.Parameter)
+        and not p.is_neg()
+        and not p.is_conj()
+        and is_dense(p)
+    )
+
+
+def is_dense(p: torch.Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order."""
+    return bool(torch._C._is_non_overlapping_and_dense(p)) if hasattr(torch._C, "_is_non_overlapping_and_dense") else _dense(p)
+
+
+def _dense(p: torch.Tensor) -> bool:
+    expected = 1
+    for stride, size in sorted((st, s) for st, s in zip(p.stride(), p.shape, strict=True) if s != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def storage_name(dtype: torch.dtype) -> str:
+    """How the renderer names a dtype; a complex number is a pair of reals."""
+    return str(_REAL.get(dtype, dtype)).removeprefix("torch.")
+
+
+@cache
+def kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
+    """The compiled kernel of a program for one dtype per operand."""
+    return Kernel(program, dtypes)
+
+
+class Kernel:
+    """A compiled program. `launch` runs it over a table of chunks."""
+
+    def __init__(self, program: Program, dtypes: tuple[str, ...]) -> None:
+        self.program = program
+        self.dtypes = dtypes
+        self.precision = compute_type(dtypes[0])
+        self.team = Team(compile_function(self.source, "run"))
+
+    @property
+    def source(self) -> str:
+        """The kernel as LLVM IR."""
+        width = vector_width() // (2 if compute_type(self.dtypes[0]) == "float64" else 1)
+        return Renderer(self.program, self.dtypes, width).module()
+
+    def rows(self, count: int) -> Any:
+        """A buffer for `count` rows of scalars."""
+        kind = ctypes.c_double if self.precision == "float64" else ctypes.c_float
+        return (kind * max(1, count * len(self.program.scalars.row)))()
+
+
+class Table:
+    """The chunks of a set of tensors, and the buffers that a launch reads.
+
+    `sizes` are the tensors' element counts (twice that for complex ones).
+    """
+
+    def __init__(self, kernel: Kernel, sizes: Sequence[int]) -> None:
+        self.kernel = kernel
+        counts = np.asarray(sizes, np.int64)
+        pieces = -(-counts // CHUNK)
+        tensor = np.repeat(np.arange(len(counts)), pieces)
+        first = np.repeat(np.cumsum(pieces) - pieces, pieces)
+        offset = (np.arange(len(tensor)) - first) * CHUNK
+        length = np.minimum(CHUNK, counts[tensor] - offset) if len(tensor) else offset
+        self.chunks = np.ascontiguousarray(np.stack([tensor, offset, length, np.zeros_like(tensor)], 1))
+        self.sizes = counts
+        self.elements = int(counts.sum())
+        self._ctx = (ctypes.c_int64 * 5)()
+        self._at = ctypes.addressof(self._ctx)
+
+    def bind(self, addresses: Any, rows: Any, row_of: Any) -> None:
+        """Set what every launch reads: addresses [n, operands], the rows, and each tensor's row [n]."""
+        self.chunks[:, 3] = row_of[self.chunks[:, 0]]
+        self._buffers = (addresses, rows)
+        self._whole = (len(self.chunks), self.chunks.ctypes.data, addresses.ctypes.data, ctypes.addressof(rows))
+        self._ctx[1:5] = self._whole
+
+    def launch(self, threads: int | None = None) -> None:
+        """Run over all tensors."""
+        self._ctx[0] = 0
+        self.kernel.team.run(self._at, self.elements, threads)
+
+    def launch_some(self, active: Any, threads: int | None = None) -> None:
+        """Run over the tensors that the mask `active` [n] names."""
+        chunks = np.ascontiguousarray(self.chunks[active[self.chunks[:, 0]]])
+        self._ctx[0:3] = (0, len(chunks), chunks.ctypes.data)
+        self.kernel.team.run(self._at, int(self.sizes[active].sum()), threads)
+        self._ctx[1:5] = self._whole

@@ -1,0 +1,120 @@
+"""Compiles LLVM IR for this machine and keeps the machine code on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+_alive: list[Any] = []  # engines own the machine code, which must outlive every call of it
+
+
+def cache_directory() -> Path:
+    """Where machine code is kept: $DESCEND_CACHE_DIR, or the user's cache directory."""
+    given = os.environ.get("DESCEND_CACHE_DIR")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "descend" / "kernels"
+
+
+@cache
+def _target() -> tuple[Any, str, str]:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu = llvm.get_host_cpu_name()
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    # the medium code model lets cached code be loaded anywhere
+    machine = target.create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+    return machine, cpu, features
+
+
+@cache
+def vector_width() -> int:
+    """How many float32 fit a vector register of this machine: 16, 8 or 4."""
+    features = llvm.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+
+
+def optimised(ir: str) -> Any:
+    """The module of `ir` after LLVM's passes."""
+    machine, _, _ = _target()
+    module = llvm.parse_assembly(ir)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def assembly(ir: str) -> str:
+    """The machine code of `ir` as this machine's assembler writes it."""
+    text = _target()[0].emit_assembly(optimised(ir))
+    assert isinstance(text, str)
+    return text
+
+
+def compile_function(ir: str, name: str) -> int:
+    """The address of a function of `ir`, compiled now or read from the disk cache."""
+    machine, cpu, features = _target()
+    key = "\0".join([ir, llvmlite.__version__, cpu, features])
+    path = cache_directory() / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
+    code = _read(path)
+    if code is None:
+        code = machine.emit_object(optimised(ir))
+        _write(path, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _fresh_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _alive.append(engine)
+    address = engine.get_function_address(name)
+    assert isinstance(address, int)
+    assert address
+    return address
+
+
+def _fresh_machine() -> Any:
+    _, cpu, features = _target()
+    return llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+
+
+def _read(path: Path) -> bytes | None:
+    """Machine code from the cache, or None when it is absent or damaged (its hash stands in front)."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code = content[32:]
+    return code if hashlib.sha256(code).digest() == content[:32] else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Keep machine code; a cache that cannot be written only costs the next process its time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        Path(temporary).replace(path)
+    except OSError:
+        return
+
+
+def c_function(address: int, result: Any, *arguments: Any, with_gil: bool = False) -> Any:
+    """A Python callable of a compiled function; with `with_gil` the call keeps Python's lock."""
+    make = ctypes.PYFUNCTYPE if with_gil else ctypes.CFUNCTYPE
+    return make(result, *arguments)(address)

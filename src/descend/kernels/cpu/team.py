@@ -1,0 +1,75 @@
+"""Runs a compiled function on several threads: torch's own OpenMP team, or Python's threads elsewhere.
+
+A second OpenMP runtime beside torch's makes both wait for whole scheduler slices; so the team is the one
+that torch has already started, found among the libraries loaded in this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .compiler import c_function
+
+SHARE = 1 << 15
+"""Elements below which a second thread costs more than it brings."""
+
+
+@cache
+def openmp() -> Any:
+    """`GOMP_parallel` of the OpenMP runtime that torch runs on, or None where it has none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    loaded = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
+    runtimes = [p for p in loaded if Path(p).name.startswith(("libgomp", "libiomp5", "libomp"))]
+    beside_torch = [p for p in runtimes if str(Path(torch.__file__).parent) in p]
+    for path in beside_torch or runtimes:
+        try:
+            library = ctypes.CDLL(path, mode=getattr(os, "RTLD_NOLOAD", 0))
+            function = library.GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        function.restype = None
+        return function
+    return None
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="descend")
+
+
+class Team:
+    """Calls `function(ctx)`, at `address`, on as many threads as torch uses and the work is worth."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self._alone = c_function(address, None, ctypes.c_void_p, with_gil=True)
+        self._released = c_function(address, None, ctypes.c_void_p)
+
+    def run(self, ctx: int, elements: int, threads: int | None = None) -> None:
+        """Run to the end; `elements` says how much work there is."""
+        if threads is None:
+            threads = torch.get_num_threads() if elements >= 2 * SHARE else 1
+        threads = min(threads, 1 + elements // SHARE)
+        if threads <= 1:
+            (self._alone if elements < SHARE else self._released)(ctx)
+            return
+        parallel = openmp()
+        if parallel is not None:
+            parallel(self.address, ctx, threads, 0)
+            return
+        for done in [_pool(threads).submit(self._released, ctx) for _ in range(threads)]:
+            done.result()

@@ -1,0 +1,41 @@
+"""The float64 reference: the formula's own Python, run on float64 NumPy arrays. The oracle of every test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..formula import Rule
+
+NAME = "reference"
+
+
+def initial_states(rule: Rule, p: Any, hypers: Mapping[str, float]) -> dict[str, Any]:
+    """The states before the first step: arrays shaped like `p`, or numbers for scalar states."""
+    found: dict[str, Any] = {}
+    for state in rule.states:
+        start = hypers[state.init] if isinstance(state.init, str) else state.init
+        found[state.name] = np.float64(start) if state.scalar else np.full(np.shape(p), start, np.float64)
+    return found
+
+
+def step(
+    rule: Rule, p: Any, g: Any, t: int, states: Mapping[str, Any], hypers: Mapping[str, float]
+) -> tuple[Any, dict[str, Any]]:
+    """One step of a rule in float64.
+
+    `p` and `g` are arrays of one shape, `t` counts from 1. Returns the new p and the new states; nothing
+    is written in place.
+    """
+    values: dict[str, Any] = {k: np.float64(v) for k, v in hypers.items()}
+    values |= {k: np.asarray(v, np.float64) for k, v in states.items()}
+    values |= {"p": np.asarray(p, np.float64), "g": np.asarray(g, np.float64), "t": np.float64(t)}
+    with np.errstate(all="ignore"):
+        for formula in rule:
+            asked = {k: values[k] for k in formula.function.__code__.co_varnames[: formula.function.__code__.co_argcount]}
+            result = formula.function(**asked)
+            result = result if isinstance(result, tuple) else (result,)
+            values |= dict(zip(formula.reading.outputs, result, strict=True))
+    return values["p"], {k: values[k] for k in states}

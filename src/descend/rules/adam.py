@@ -1,0 +1,34 @@
+"""Adam divides an average of the gradients by the root of an average of their squares.
+
+m estimates the mean of the gradient and v its uncentred variance. Both start at zero and would be too
+small at first; dividing by 1 - beta**t corrects that exactly when the gradients have a constant mean.
+The first step is lr in every direction, whatever the size of the gradient.
+
+Paper: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, Algorithm 1.
+Deviations: none; written as Algorithm 1.
+torch, optax: the same, eps outside the root of the corrected v. Keras: eps is added to the root of the
+uncorrected v (the "epsilon hat" of section 2 of the paper) and its default is 1e-7.
+"""
+
+from descend.formula import Hyper, State, rule
+from descend.formula.vocabulary import sqrt
+
+
+@rule(title="Adam", source="Kingma and Ba 2015, Algorithm 1, arXiv:1412.6980")
+def adam(
+    p,
+    g,
+    t,
+    m=State("exp_avg", doc="average of the gradients"),
+    v=State("exp_avg_sq", doc="average of the squared gradients"),
+    lr=Hyper(1e-3, "[0, inf)", "learning rate: the size of a step"),
+    beta1=Hyper(0.9, "[0, 1)", "how much of m is kept each step; remembers about 1/(1 - beta1) steps"),
+    beta2=Hyper(0.999, "[0, 1)", "how much of v is kept each step"),
+    eps=Hyper(1e-8, "[0, inf)", "keeps the division finite where v is zero"),
+):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - lr * m_hat / (sqrt(v_hat) + eps)
+    return p, m, v
