@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, FormulaError, StorageError, UsageError
 
+from .optim import Adam
+from .optimizer import Optimizer, optimizer
+
 if TYPE_CHECKING:
     from .descent import fit, minimize
 
@@ -16,6 +19,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "fit": "descent",
     "minimize": "descent",
+    "rules": "rules",
+    "formula": "formula",
+    "kernels": "kernels",
     "data": "data",
     "models": "models",
     "initialisers": "initialisers",
@@ -23,7 +29,17 @@ _LAZY = {
     "report": "report",
 }
 
-__all__ = ["DataError", "FormulaError", "StorageError", "UsageError", "fit", "minimize"]
+__all__ = [
+    "Adam",
+    "DataError",
+    "FormulaError",
+    "Optimizer",
+    "StorageError",
+    "UsageError",
+    "fit",
+    "minimize",
+    "optimizer",
+]
 
 
 def __getattr__(name: str) -> Any:

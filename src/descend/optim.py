@@ -26,13 +26,19 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize})
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        )
 
     def _variant(self, group: Mapping[str, Any]) -> Hashable:
         return group["maximize"], group["weight_decay"] != 0
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
-        parts = [*([ascent] if group["maximize"] else []), *([coupled_decay] if group["weight_decay"] else []), rules.get("adam")]
+        parts = [
+            *([ascent] if group["maximize"] else []),
+            *([coupled_decay] if group["weight_decay"] else []),
+            rules.get("adam"),
+        ]
         return chain(*parts) if len(parts) > 1 else parts[0]
 
 

@@ -16,6 +16,7 @@ from . import rules
 from .errors import UsageError, nearest
 from .formula import Rule, chain, rule_of, stage
 from .kernels import cpu
+from .kernels.cpu.gather import same_layout
 from .kernels.plans import CpuPlan, Member, TorchPlan
 from .modifiers import ascent
 
@@ -127,9 +128,9 @@ class Optimizer(TorchOptimizer):
                 loss = closure()
         if not self._still_holds():
             self._plan()
-        if not all([plan.prepare() for plan in self._plans]):
+        if not all(plan.prepare() for plan in self._plans):
             self._plan()
-            if not all([plan.prepare() for plan in self._plans]):
+            if not all(plan.prepare() for plan in self._plans):
                 raise RuntimeError("a parameter, gradient or state changed while the optimizer looked at it")
         for plan in self._plans:
             plan.launch()
@@ -137,7 +138,7 @@ class Optimizer(TorchOptimizer):
 
     _observed_step = TorchOptimizer.profile_hook_step(_step)
 
-    @torch._disable_dynamo
+    @torch.compiler.disable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step downhill, for every parameter that has a gradient.
 
@@ -148,12 +149,12 @@ class Optimizer(TorchOptimizer):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         ):
             return self._observed_step(closure)
         return self._step(closure)
 
-    step.hooked = True  # torch need not wrap it: hooks and profiler are served above
+    step.hooked = True  # type: ignore[attr-defined]  # torch need not wrap it: hooks and profiler are served above
 
     def _still_holds(self) -> bool:
         """Whether the plans fit the groups as they are now."""
@@ -179,7 +180,10 @@ class Optimizer(TorchOptimizer):
                     continue
                 member = self._member(rule, group, p)
                 program = stage(rule)
-                key: tuple[Any, ...] = (program, torch_like := not self._has_kernel(member, rule) or id(p) in seen)
+                key: tuple[Any, ...] = (
+                    program,
+                    torch_like := not self._has_kernel(member, rule) or id(p) in seen,
+                )
                 if torch_like:
                     key += (bool(group.get("differentiable")), id(p) if id(p) in seen else 0)
                 else:
@@ -213,7 +217,9 @@ class Optimizer(TorchOptimizer):
         parts = []
         for hyper in rule.hypers:
             where = self.hyper_keys.get(hyper.name, hyper.name)
-            parts.append(f"float(g[{where[0]!r}][{where[1]}])" if isinstance(where, tuple) else f"float(g[{where!r}])")
+            parts.append(
+                f"float(g[{where[0]!r}][{where[1]}])" if isinstance(where, tuple) else f"float(g[{where!r}])"
+            )
         reader = eval(f"lambda g: ({''.join(part + ', ' for part in parts)})")
         return cast(Callable[[dict[str, Any]], tuple[Any, ...]], reader)
 
@@ -236,7 +242,7 @@ class Optimizer(TorchOptimizer):
                     f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                     "load a state that belongs to this model"
                 )
-            elif not cpu.same_layout(value, p) and value.layout == p.layout == torch.strided:
+            elif not same_layout(value, p) and value.layout == p.layout == torch.strided:
                 value = torch.empty_like(p, dtype=value.dtype).copy_(value)
             dict.__setitem__(state, s.key, value)
         if self.step_key is not None:
@@ -275,19 +281,23 @@ class RuleOptimizer(Optimizer):
 
     the_rule: Rule
 
-    def __init__(self, params: Params, *, maximize: bool = False, differentiable: bool = False, **hypers: float) -> None:
+    def __init__(
+        self, params: Params, *, maximize: bool = False, differentiable: bool = False, **hypers: float
+    ) -> None:
         rule = self.the_rule
         known = [h.name for h in rule.hypers]
         for name in hypers:
             if name not in known:
-                raise UsageError(f"{rule.name} takes no {name!r}{nearest(name, known)}; it takes {', '.join(known)}")
+                raise UsageError(
+                    f"{rule.name} takes no {name!r}{nearest(name, known)}; it takes {', '.join(known)}"
+                )
         defaults: dict[str, Any] = {h.name: hypers.get(h.name, h.default) for h in rule.hypers}
         for h in rule.hypers:
             h.check(float(defaults[h.name]))
         super().__init__(params, {**defaults, "maximize": maximize, "differentiable": differentiable})
 
     def _variant(self, group: Mapping[str, Any]) -> Hashable:
-        return group["maximize"]
+        return bool(group["maximize"])
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         return chain(ascent, self.the_rule) if group["maximize"] else self.the_rule
@@ -314,7 +324,9 @@ def optimizer(rule: str | Rule | Callable[..., Any]) -> type[Optimizer]:
         rule = rules.get(rule)
     found = rule_of(rule)
     stage(found)
-    made = type(found.name, (RuleOptimizer,), {"the_rule": found, "__doc__": found.doc, "__module__": __name__})
+    made = type(
+        found.name, (RuleOptimizer,), {"the_rule": found, "__doc__": found.doc, "__module__": __name__}
+    )
     plain = inspect.Parameter
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

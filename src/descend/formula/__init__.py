@@ -1,9 +1,11 @@
 """Reads an update rule as its paper writes it, checks it, and stages it. Knows nothing of any back end."""
 
+from .expression import Expression, expression
 from .rule import Formula, Hyper, Range, Rule, State, chain, rule, rule_of
 from .stage import Program, ScalarProgram, stage
 
 __all__ = [
+    "Expression",
     "Formula",
     "Hyper",
     "Program",
@@ -12,6 +14,7 @@ __all__ = [
     "ScalarProgram",
     "State",
     "chain",
+    "expression",
     "rule",
     "rule_of",
     "stage",

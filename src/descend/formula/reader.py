@@ -147,7 +147,9 @@ def read_expression(written: str, allowed: list[str] | None = None) -> tuple[Nod
     for part in ast.walk(tree):
         if isinstance(part, ast.Name) and part.id not in WORDS and part.id not in found:
             found.append(part.id)
-    found.sort(key=lambda word: min(n.col_offset for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == word))
+    found.sort(
+        key=lambda word: min(n.col_offset for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == word)
+    )
     for word in found:
         if allowed is not None and word not in allowed:
             raise FormulaError(f"unknown name {word!r} in {written!r}; allowed: {', '.join(allowed)}")
@@ -255,7 +257,9 @@ class Expressions:
             self.source.refuse(at, f"only words of the vocabulary are called: {' '.join(WORDS)}")
         word = at.func.id
         if word not in WORDS:
-            self.source.refuse(at, f"unknown word {word!r}{nearest(word, WORDS)}; the words are {' '.join(WORDS)}")
+            self.source.refuse(
+                at, f"unknown word {word!r}{nearest(word, WORDS)}; the words are {' '.join(WORDS)}"
+            )
         if at.keywords or len(at.args) != WORDS[word] or any(isinstance(a, ast.Starred) for a in at.args):
             self.source.refuse(at, f"{word!r} takes {WORDS[word]} plain argument(s)")
         if word == "where":

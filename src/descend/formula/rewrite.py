@@ -30,7 +30,7 @@ class Rewriter:
         """Whether a node differs from element to element (else it is a scalar of the host)."""
         if n not in self._element:
             own = n.op == "name" and n.word in self.elements
-            self._element[n] = own or any([self.is_element(a) for a in n.args])
+            self._element[n] = own or any(self.is_element(a) for a in n.args)
         return self._element[n]
 
     def __call__(self, n: Node) -> Node:

@@ -148,7 +148,9 @@ class Formula:
         formula = Formula(function.__name__, function, tuple(states), tuple(hypers))
         for state in states:
             if isinstance(state.init, str) and state.init not in {h.name for h in hypers}:
-                raise FormulaError(f"{function.__name__}: {state.name!r} starts at {state.init!r}, which is no hyper-parameter")
+                raise FormulaError(
+                    f"{function.__name__}: {state.name!r} starts at {state.init!r}, no hyper-parameter"
+                )
         return formula
 
     @cached_property
@@ -168,7 +170,8 @@ class Formula:
         for word in reading.outputs:
             if word not in ("p", "g") and self.arguments.get(word) != "state":
                 reading.source.refuse(
-                    None, f"{word!r} is returned but is neither p, g nor a state{nearest(word, self.arguments)}"
+                    None,
+                    f"{word!r} is returned but is neither p, g nor a state{nearest(word, self.arguments)}",
                 )
         return reading
 
@@ -213,7 +216,9 @@ class Rule:
             if hyper.name == word:
                 return hyper
         names = [h.name for h in self.hypers]
-        raise UsageError(f"{self.name} has no hyper-parameter {word!r}{nearest(word, names)}; it has {', '.join(names)}")
+        raise UsageError(
+            f"{self.name} has no hyper-parameter {word!r}{nearest(word, names)}; it has {', '.join(names)}"
+        )
 
     @property
     def formula_text(self) -> str:

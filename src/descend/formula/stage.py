@@ -124,7 +124,8 @@ def stage(rule: Rule) -> Program:
     for word in scalar_states:
         if rewrite.is_element(outputs[word]):
             rule.formulas[-1].reading.source.refuse(
-                None, f"{word!r} is one number for a whole parameter, but its new value differs from element to element"
+                None,
+                f"{word!r} is one number for a whole parameter, but its new value differs by element",
             )
     written = {word: rewrite(outputs[word]) for word in ("p", *element_states)}
     body: list[Node] = []
@@ -175,7 +176,9 @@ def _python(n: Node, names: dict[Node, str]) -> str:
     if n in names:
         return names[n]
     if n.op == "where":
-        return f"({_python(n.args[1], names)} if {_python(n.args[0], names)} else {_python(n.args[2], names)})"
+        return (
+            f"({_python(n.args[1], names)} if {_python(n.args[0], names)} else {_python(n.args[2], names)})"
+        )
     if n.args and n.op not in ("add", "sub", "mul", "div", "pow", "neg", "lt", "le", "gt", "ge", "eq", "ne"):
         return f"{n.op}({', '.join(_python(a, names) for a in n.args)})"
     parts = {a: f"({_python(a, names)})" if a.args and a not in names else _python(a, names) for a in n.args}

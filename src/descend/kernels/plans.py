@@ -39,7 +39,14 @@ class Counters:
     same. `cohorts` sorts the parameters by (group, count, scalar states): one row of scalars each.
     """
 
-    def __init__(self, members: Sequence[Member], scalars: Sequence[State], values: Values, program: Program, step_key: str | None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        scalars: Sequence[State],
+        values: Values,
+        program: Program,
+        step_key: str | None,
+    ) -> None:
         self.members = members
         self.program = program
         self.values = values
@@ -99,14 +106,20 @@ class CpuPlan:
 
     backend = cpu.NAME
 
-    def __init__(self, program: Program, members: Sequence[Member], values: Values, step_key: str | None) -> None:
+    def __init__(
+        self, program: Program, members: Sequence[Member], values: Values, step_key: str | None
+    ) -> None:
         rule = program.rule
         self.params = [m.param for m in members]
         element = [s for s in rule.states if not s.scalar]
         columns = [[m.state[s.key] for m in members] for s in element]
         gradients = [p.grad for p in self.params]
         first = members[0]
-        operands = [first.param, first.param if first.param.grad is None else first.param.grad, *(c[0] for c in columns)]
+        operands = [
+            first.param,
+            first.param if first.param.grad is None else first.param.grad,
+            *(c[0] for c in columns),
+        ]
         self.kernel = cpu.kernel(program, tuple(cpu.storage_name(x.dtype) for x in operands))
         pairs = [2 if p.is_complex() else 1 for p in self.params]
         self.table = cpu.Table(self.kernel, [p.numel() * k for p, k in zip(self.params, pairs, strict=True)])
@@ -159,16 +172,23 @@ class TorchPlan:
 
     backend = torch_ops.NAME
 
-    def __init__(self, program: Program, members: Sequence[Member], values: Values, step_key: str | None) -> None:
+    def __init__(
+        self, program: Program, members: Sequence[Member], values: Values, step_key: str | None
+    ) -> None:
         self.program = program
         self.members = members
-        self.counters = Counters(members, [s for s in program.rule.states if s.scalar], values, program, step_key)
+        self.counters = Counters(
+            members, [s for s in program.rule.states if s.scalar], values, program, step_key
+        )
         self.params = [m.param for m in members]
 
     def prepare(self) -> bool:
         """Nothing can have moved that torch does not look after itself."""
         return all(
-            m.state[s.key].shape == m.param.shape for m in self.members for s in self.program.rule.states if not s.scalar
+            m.state[s.key].shape == m.param.shape
+            for m in self.members
+            for s in self.program.rule.states
+            if not s.scalar
         )
 
     def launch(self) -> None:

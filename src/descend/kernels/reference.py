@@ -34,7 +34,10 @@ def step(
     values |= {"p": np.asarray(p, np.float64), "g": np.asarray(g, np.float64), "t": np.float64(t)}
     with np.errstate(all="ignore"):
         for formula in rule:
-            asked = {k: values[k] for k in formula.function.__code__.co_varnames[: formula.function.__code__.co_argcount]}
+            asked = {
+                k: values[k]
+                for k in formula.function.__code__.co_varnames[: formula.function.__code__.co_argcount]
+            }
             result = formula.function(**asked)
             result = result if isinstance(result, tuple) else (result,)
             values |= dict(zip(formula.reading.outputs, result, strict=True))

@@ -1,4 +1,4 @@
-"""The torch back end: the staged formula as plain torch operations. Any device, any layout, differentiable."""
+"""The torch back end: the staged formula as torch operations. Any device, any layout, differentiable."""
 
 from __future__ import annotations
 
@@ -28,21 +28,27 @@ def source(program: Program) -> str:
 @cache
 def function(program: Program) -> Any:
     """The compiled form of `source`."""
-    space: dict[str, Any] = {"torch": torch, "minimum": _minimum, "maximum": _maximum, "sign": _sign, "fma": _fma, "where": _where}
+    space: dict[str, Any] = {
+        "torch": torch,
+        "minimum": _minimum,
+        "maximum": _maximum,
+        "sign": _sign,
+        "fma": _fma,
+        "where": _where,
+    }
     exec(compile(source(program), f"<{program.rule.name} in torch>", "exec"), space)
     return space["step"]
 
 
-def step(program: Program, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """New values of p and the states, as new tensors of the operands' dtypes. Half types compute in float32."""
+def step(
+    program: Program, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """New values of p and the states, as new tensors of the operands' dtypes; half types compute in float32."""
     wide = {
         word: x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for word, x in operands.items()
     }
     result = function(program)(row, **wide)
-    return {
-        word: value.to(operands[word].dtype)
-        for word, value in zip(program.written, result, strict=True)
-    }
+    return {word: value.to(operands[word].dtype) for word, value in zip(program.written, result, strict=True)}
 
 
 def _expression(n: Node, names: dict[Node, str]) -> str:

@@ -12,7 +12,6 @@ import torch
 
 from ...formula import Program
 from .compiler import compile_function, vector_width
-from .gather import same_layout
 from .render import Renderer, compute_type
 from .team import Team
 
@@ -37,7 +36,11 @@ def takes(p: torch.Tensor) -> bool:
 
 def is_dense(p: torch.Tensor) -> bool:
     """Whether a tensor fills its memory without gaps or overlaps, in whatever order."""
-    return bool(torch._C._is_non_overlapping_and_dense(p)) if hasattr(torch._C, "_is_non_overlapping_and_dense") else _dense(p)
+    return (
+        bool(torch._C._is_non_overlapping_and_dense(p))
+        if hasattr(torch._C, "_is_non_overlapping_and_dense")
+        else _dense(p)
+    )
 
 
 def _dense(p: torch.Tensor) -> bool:
@@ -105,7 +108,12 @@ class Table:
         """Set what every launch reads: addresses [n, operands], the rows, and each tensor's row [n]."""
         self.chunks[:, 3] = row_of[self.chunks[:, 0]]
         self._buffers = (addresses, rows)
-        self._whole = (len(self.chunks), self.chunks.ctypes.data, addresses.ctypes.data, ctypes.addressof(rows))
+        self._whole = (
+            len(self.chunks),
+            self.chunks.ctypes.data,
+            addresses.ctypes.data,
+            ctypes.addressof(rows),
+        )
         self._ctx[1:5] = self._whole
 
     def launch(self, threads: int | None = None) -> None:
@@ -116,6 +124,6 @@ class Table:
     def launch_some(self, active: Any, threads: int | None = None) -> None:
         """Run over the tensors that the mask `active` [n] names."""
         chunks = np.ascontiguousarray(self.chunks[active[self.chunks[:, 0]]])
-        self._ctx[0:3] = (0, len(chunks), chunks.ctypes.data)
+        self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
         self.kernel.team.run(self._at, int(self.sizes[active].sum()), threads)
         self._ctx[1:5] = self._whole

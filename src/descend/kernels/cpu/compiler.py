@@ -89,7 +89,9 @@ def compile_function(ir: str, name: str) -> int:
 
 def _fresh_machine() -> Any:
     _, cpu, features = _target()
-    return llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=3, jit=True)
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=3, jit=True
+    )
 
 
 def _read(path: Path) -> bytes | None:

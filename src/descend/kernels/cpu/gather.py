@@ -271,7 +271,9 @@ class Gatherer:
         self.addresses = np.zeros((n, k), np.int64)
         self.missing = 0
         self.kept: list[torch.Tensor] = []
-        self._gradient_dtypes = [p.dtype if g is None else g.dtype for p, g in zip(params, gradients, strict=True)]
+        self._gradient_dtypes = [
+            p.dtype if g is None else g.dtype for p, g in zip(params, gradients, strict=True)
+        ]
         exporter = _exporter()
         # complex gradients may be lazily conjugated, which the table does not tell
         self._quick = exporter is not None and not any(p.is_complex() for p in params)
@@ -292,10 +294,14 @@ class Gatherer:
         ctx_at = ctypes.addressof(ctx)
         layouts = [self.params, *self.states]
         hashes = np.array([[signature(ctx_at, t) for t in column] for column in layouts], np.int64)
-        same = [
-            h if d == p.dtype else signature(ctx_at, torch.empty_like(p, dtype=d, device="cpu"))
-            for h, d, p in zip(hashes[0], self._gradient_dtypes, self.params, strict=True)
-        ] if n else []
+        same = (
+            [
+                h if d == p.dtype else signature(ctx_at, torch.empty_like(p, dtype=d, device="cpu"))
+                for h, d, p in zip(hashes[0], self._gradient_dtypes, self.params, strict=True)
+            ]
+            if n
+            else []
+        )
         gradient_hashes = np.array(same, np.int64)
         ctx[:] = [
             n, k, objects.ctypes.data, hashes.ctypes.data, self.addresses.ctypes.data, exporter,

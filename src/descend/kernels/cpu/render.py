@@ -99,7 +99,7 @@ class Renderer:
     def _driver(self) -> str:
         operands = self.program.operands
         lines = [
-            "; ctx: next chunk, number of chunks, chunks, addresses, rows; a chunk: tensor, offset, length, row",
+            "; ctx: next chunk, chunk count, chunks, addresses, rows; a chunk: tensor, offset, length, row",
             "define void @run(ptr %ctx) #0 {",
             "entry:",
         ]
@@ -156,10 +156,8 @@ class Renderer:
         self._elements(whole, leaves, "%i", None)
         rest = _Lines([], declared, whole.count)
         index = ", ".join(f"i64 {k}" for k in range(width))
-        left = rest.emit(f"sub i64 %n, %full")
-        mask = rest.emit(
-            f"icmp ult <{width} x i64> <{index}>, {self._splat(rest, left, 'i64')}"
-        )
+        left = rest.emit("sub i64 %n, %full")
+        mask = rest.emit(f"icmp ult <{width} x i64> <{index}>, {self._splat(rest, left, 'i64')}")
         self._elements(rest, leaves, "%full", mask)
         return "\n".join(
             [
@@ -219,7 +217,9 @@ class Renderer:
         if n.op == "sign":  # x itself where it is zero or NaN
             below = out.emit(f"fcmp olt {v} {arguments[0]}, {self._constant(0)}")
             above = out.emit(f"fcmp ogt {v} {arguments[0]}, {self._constant(0)}")
-            kept = out.emit(f"select <{self.width} x i1> {below}, {v} {self._constant(-1)}, {v} {arguments[0]}")
+            kept = out.emit(
+                f"select <{self.width} x i1> {below}, {v} {self._constant(-1)}, {v} {arguments[0]}"
+            )
             return out.emit(f"select <{self.width} x i1> {above}, {v} {self._constant(1)}, {v} {kept}", note)
         name = f"llvm.{_INTRINSIC[n.op]}.{self.suffix}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
