@@ -1,7 +1,7 @@
 """Initial weights by name, over `torch.nn.init`. Why each exists is told in docs/initialisation.md.
 
-A strategy sets every parameter of two or more dimensions of a linear, convolutional or recurrent layer; biases
-become zero. Embeddings, and the gains of normalisation layers, stay as their module made them.
+A strategy sets every parameter of two or more dimensions of a linear, convolutional or recurrent layer;
+biases become zero. Embeddings, and the gains of normalisation layers, stay as their module made them.
 """
 
 from __future__ import annotations

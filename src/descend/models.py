@@ -37,7 +37,8 @@ def _inputs(data: Data) -> int:
 def _activation(name: str) -> type[nn.Module]:
     if name not in ACTIVATIONS:
         raise UsageError(
-            f"activation={name!r} is not known{nearest(name, ACTIVATIONS)}; choose one of {', '.join(ACTIVATIONS)}"
+            f"activation={name!r} is not known{nearest(name, ACTIVATIONS)}; choose one of "
+            f"{', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
 
@@ -108,13 +109,14 @@ def cnn(
 ) -> nn.Module:
     """A convolutional network: a padded convolution per entry of `channels`, then the outputs.
 
-    Each convolution is followed by 2×2 max-pooling where the image is at least 16 wide and high, and the last one
-    always: 8×8 is pooled once, 28×28 twice.
+    Each convolution is followed by 2×2 max-pooling where the image is at least 16 wide and high, and the last
+    one always: 8×8 is pooled once, 28×28 twice.
     """
     shape = data.input_shape if len(data.input_shape) == 3 else (1, *data.input_shape)
     if len(shape) != 3:
         raise UsageError(
-            f"model 'cnn' is for images [channels, height, width]; a sample has the shape {list(data.input_shape)}: "
+            f"model 'cnn' is for images [channels, height, width]; a sample has the shape "
+            f"{list(data.input_shape)}: "
             "use 'mlp'"
         )
     widths = _positive("channels", channels)
@@ -225,7 +227,7 @@ def default_for(data: Data) -> tuple[str, str]:
 
 
 def _as(outputs: Tensor, targets: Tensor, what: str) -> Tensor:
-    """`outputs` in the shape of `targets`, where only dimensions of one differ: [N] and [N, 1] are the same."""
+    """`outputs` in the shape of `targets`; [N] and [N, 1] stand for the same."""
     if outputs.shape == targets.shape:
         return outputs
     if outputs.numel() == targets.numel() and outputs.shape[:1] == targets.shape[:1]:
@@ -250,7 +252,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy of scores [N, classes] against class numbers int64 [N]."""
     if outputs.dim() != 2 or targets.dim() != 1 or len(outputs) != len(targets):
         raise UsageError(
-            f"cross-entropy: the model gives {list(outputs.shape)} and the targets are {list(targets.shape)}; "
+            f"cross-entropy: the model gives {list(outputs.shape)} and the targets are "
+            f"{list(targets.shape)}; "
             "give outputs [N, classes] and targets [N]"
         )
     return F.cross_entropy(outputs, targets)
@@ -290,7 +293,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
 
 
 def metrics_for(task: str, recipe: dict[str, Any] | None = None) -> dict[str, Metric]:
-    """The metrics of a task: accuracy for classes; for a regression `rmse`, in the target's own unit, and `r2`.
+    """The metrics of a task: `accuracy` for classes; `rmse` (in the target's own unit) and `r2` for numbers.
 
     Args:
         task: `Data.task`.
@@ -323,11 +326,11 @@ def r2(outputs: Tensor, targets: Tensor) -> float:
 
 
 def check(model: nn.Module, data: Data, loss: Loss | None = None) -> None:
-    """Tries the model on two samples before the first step, in evaluation mode, leaving no trace in model or RNG.
+    """Tries the model on two samples, in evaluation mode, and leaves no trace in the model or the global RNG.
 
     Raises:
-        UsageError: the model has no parameters, none that needs a gradient, does not take the inputs, or does not
-            give what the loss wants.
+        UsageError: the model has no parameters, none that needs a gradient, does not take the inputs, or does
+            not give what the loss wants.
     """
     parameters = list(model.parameters())
     if not parameters:
@@ -356,6 +359,7 @@ def check(model: nn.Module, data: Data, loss: Loss | None = None) -> None:
     loss_for(data.task)[0](outputs, targets.to(device))
     if data.task == "classification" and outputs.shape[1] < data.outputs:
         raise UsageError(
-            f"labels are out of range: there are {data.outputs} classes, 0 to {data.outputs - 1}, and the model has "
+            f"labels are out of range: there are {data.outputs} classes, 0 to {data.outputs - 1}, and the "
+            "model has "
             f"{outputs.shape[1]} outputs; give it {data.outputs}"
         )

@@ -1,4 +1,4 @@
-"""Data: tables, arrays, images and torch's Datasets, checked, split and encoded; and the batches of an epoch."""
+"""Data: tables, arrays, images and Datasets, checked, split and encoded; and the batches of an epoch."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ TRAIN_PAIRS = (("X_train", "y_train"), ("x_train", "y_train"), *PAIRS)
 
 @dataclass
 class Arrays:
-    """Samples before the split: inputs [N, ...] (float, or as given where `keep`) and targets [N] or [N, K]."""
+    """Samples before the split: inputs [N, ...] and targets [N] or [N, K]."""
 
     name: str
     kind: str
@@ -48,8 +48,8 @@ class Arrays:
 def as_inputs(value: Any, what: str = "the inputs", keep_integers: bool = False) -> tuple[Tensor, list[str]]:
     """Inputs as a float tensor [N, ...] of torch's default type, with a notice for each conversion.
 
-    The rule: floats of another width, integers and booleans are converted; a column [N] becomes [N, 1]; objects are
-    converted where each is a number. Complex numbers, text, NaN and infinities are errors.
+    The rule: floats of another width, integers and booleans are converted; a column [N] becomes [N, 1];
+    objects are converted where each is a number. Complex numbers, text, NaN and infinities are errors.
 
     Raises:
         DataError: the inputs cannot be used; the message names the first place.
@@ -158,7 +158,8 @@ def from_pair(pair: tuple[Any, Any], name: str, kind: str = "arrays", keep_integ
     values = as_targets(pair[1])
     if len(inputs) != len(values):
         raise DataError(
-            f"{name}: {len(inputs)} inputs {list(inputs.shape)} and {len(values)} targets {list(values.shape)}; "
+            f"{name}: {len(inputs)} inputs {list(inputs.shape)} and {len(values)} targets "
+            f"{list(values.shape)}; "
             "give one target a sample, in the same order"
         )
     if len(inputs) == 0:
@@ -173,20 +174,23 @@ def _labels_from_one_hot(arrays: Arrays, task: str | None) -> None:
         width = arrays.targets.shape[1]
         arrays.targets = arrays.targets.argmax(axis=1)
         arrays.notices.append(
-            f"the targets are rows of {width} with a single 1, taken as classes; task='regression' takes them as numbers"
+            f"the targets are rows of {width} with a single 1, taken as classes; task='regression' takes "
+            "them as numbers"
         )
 
 
 def finish(arrays: Arrays, options: Options, held_out: Arrays | None = None, *, standardise: bool) -> Data:
     """Arrays as `Data`: the task found, a part split off, inputs and numbers scaled on the training part.
 
-    Scaling is per column for [N, D], and one mean and deviation per channel for images [N, C, H, W] and anything
-    of more than two dimensions.
+    Scaling is per column for [N, D], and one mean and deviation per channel for images [N, C, H, W] and
+    anything of more than two dimensions.
     """
+    many = arrays.kind == "images" and len(np.unique(arrays.targets)) > 2
+    task = options.task or ("classification" if many else None)
     for part in (arrays, held_out):
         if part is not None:
-            _labels_from_one_hot(part, options.task)
-    plan, notices = targets.plan(arrays.targets, arrays.target_name, options.task, table=False)
+            _labels_from_one_hot(part, task)
+    plan, notices = targets.plan(arrays.targets, arrays.target_name, task, table=False)
     numbers = targets.labels(plan, arrays.targets) if "classes" in plan else None
     fraction = 0.0 if held_out else options.fraction
     train, held = split(len(arrays.inputs), fraction, options.seed, numbers)
@@ -249,7 +253,7 @@ def finish(arrays: Arrays, options: Options, held_out: Arrays | None = None, *, 
 
 
 def fit_scale(inputs: Tensor) -> dict[str, list[float]] | None:
-    """Mean and deviation of the training inputs: per column of [N, D], else per channel; constant ones keep 1."""
+    """Mean and deviation per column of inputs [N, D], per channel of others; a deviation of 0 becomes 1."""
     if not inputs.is_floating_point():
         return None
     over = [0] if inputs.dim() == 2 else [0, *range(2, inputs.dim())] if inputs.dim() > 3 else [0, 1, 2]
@@ -271,7 +275,8 @@ def _describe_scale(scale: dict[str, list[float]] | None, dims: int) -> str:
     if scale is None:
         return "inputs as they are"
     if len(scale["mean"]) == 1:
-        return f"inputs standardised on the training part (mean {scale['mean'][0]:.4g}, deviation {scale['std'][0]:.4g})"
+        mean, std = scale["mean"][0], scale["std"][0]
+        return f"inputs standardised on the training part (mean {mean:.4g}, deviation {std:.4g})"
     return f"inputs standardised per {'column' if dims == 1 else 'channel'} on the training part"
 
 
@@ -294,7 +299,7 @@ def _fingerprint(arrays: Arrays, held_out: Arrays | None, options: Options) -> s
             whole = (values if values.dtype != torch.bfloat16 else values.float()).contiguous().numpy()
             for array in (whole, np.ascontiguousarray(part.targets)):
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(memoryview(array).cast("B") if array.dtype.kind in "biuf" else array.tobytes())
+                digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()
 
 

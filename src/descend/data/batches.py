@@ -37,7 +37,8 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 def order(seed: int, epoch: int, n: int) -> Tensor:
-    """The order in which an epoch takes its `n` samples: an int64 permutation [n], a function of its arguments only.
+    """The order in which an epoch takes its `n` samples: an int64 permutation [n], a function of its
+    arguments only.
 
     >>> sorted(order(0, 3, 5).tolist())
     [0, 1, 2, 3, 4]
@@ -51,8 +52,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """The batches of one epoch, as int64 index tensors, from batch number `start` (from 0) on.
 
-    The last batch is shorter where `size` does not divide `n`; `drop_last` leaves it out. One batch that holds
-    everything is in the samples' own order: shuffling it would change nothing but rounding.
+    The last batch is shorter where `size` does not divide `n`; `drop_last` leaves it out. One batch that
+    holds everything is in the samples' own order: shuffling it would change nothing but rounding.
 
     >>> [b.tolist() for b in batches(0, 0, 5, 2, start=1, shuffle=False)]
     [[2, 3], [4]]
@@ -85,9 +86,9 @@ def batch_size(
     """The number of samples a step takes, and a sentence that says why.
 
     Args:
-        spec: "full" (the whole set), a number of samples (1 is a step per sample), or "auto": the whole set up to
-            2,000 samples; above, the largest power of two from 64 to 512 that leaves a hundred steps an epoch;
-            always within a quarter of the free memory.
+        spec: "full" (the whole set), a number of samples (1 is a step per sample), or "auto": the whole set
+            up to 2,000 samples; above, the largest power of two from 64 to 512 that leaves a hundred steps an
+            epoch; always within a quarter of the free memory.
         n: samples in the training part.
         bytes_per_sample: the size of a sample's input and target.
         memory: free memory in bytes; None asks the system.

@@ -3,11 +3,11 @@
 The rules, each recorded in the recipe:
 
 - number: standardised; a missing value becomes the training part's median.
-- category (text): a column of 0 and 1 per value; with more than 64 values, the 64 most frequent have a column each
-  and the rest share one. A missing value, or one not seen in training, sets none of them.
+- category (text): a column of 0 and 1 per value; with more than 64 values, the 64 most frequent have a column
+  each and the rest share one. A missing value, or one not seen in training, sets none of them.
 - date: days since 1970-01-01, then as a number.
-- dropped: constant columns, columns without values, row numbers, and text of which more than half is different in
-  every row (names, keys).
+- dropped: constant columns, columns without values, row numbers, and text of which more than half is
+  different in every row (names, keys).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def find_type(series: pd.Series[Any], name: str, where: Where) -> tuple[str, str
         return "number", ""
     if bad.sum() < known.sum() / 2:
         _refuse(series, bad, name, where, "number")
-    parsed, bad = days(series)
+    _, bad = days(series)
     if bad.sum() < known.sum() / 2:
         if bad.any():
             _refuse(series, bad, name, where, "date")
@@ -105,7 +105,8 @@ def _refuse(series: pd.Series[Any], bad: NDArray[np.bool_], name: str, where: Wh
     more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
     raise DataError(
         f"column {name!r}, {where(i)}: {str(series.iloc[i])!r} is no {kind} in a column of {kind}s{more}; "
-        f"mend it, leave it empty for a missing value, or say types={{{name!r}: 'category'}} to take the column as text"
+        f"mend it, leave it empty for a missing value, or say types={{{name!r}: 'category'}} to take the "
+        "column as text"
     )
 
 
@@ -202,13 +203,15 @@ def _notices(series: pd.Series[Any], recipe: dict[str, Any], asked: bool) -> lis
         )
     elif missing:
         notices.append(
-            f"column {name!r} misses {missing} of {len(series)} values: filled with the median {recipe['fill']:g}"
+            f"column {name!r} misses {missing} of {len(series)} values: filled with the median "
+            f"{recipe['fill']:g}"
         )
     if kind == "date":
         notices.append(f"column {name!r} holds dates: taken as days since 1970-01-01")
     if recipe.get("rest"):
         notices.append(
-            f"column {name!r} has {recipe['distinct']} values: the {MOST_VALUES} most frequent have a column each, "
+            f"column {name!r} has {recipe['distinct']} values: the {MOST_VALUES} most frequent have a "
+            "column each, "
             "the rest share one"
         )
     return notices

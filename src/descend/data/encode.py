@@ -20,8 +20,9 @@ def encode(recipe: dict[str, Any], source: Any, *, encoding: str | None = None) 
 
     Args:
         recipe: `Data.recipe`.
-        source: for a table a file or a frame (columns it does not know are passed over); for arrays and images an
-            array, a tensor, an .npz file, a table of as many columns, image files or a folder of them.
+        source: for a table a file or a frame (columns it does not know are passed over); for arrays and
+            images an array, a tensor, an .npz file, a table of as many columns, image files or a folder of
+            them.
         encoding: of a text file, where it is not that of the training file.
 
     Raises:
@@ -103,26 +104,27 @@ def probabilities(recipe: dict[str, Any], outputs: Tensor) -> NDArray[np.float64
     task = recipe["target"]["task"]
     wide = outputs.detach().cpu().double()
     if task == "classification":
-        return wide.softmax(dim=1).numpy()
+        return np.asarray(wide.softmax(dim=1).numpy())
     if task != "binary":
         raise UsageError(f"probabilities are for classes; the task is {task!r}")
     one = wide.reshape(-1).sigmoid()
-    return torch.stack([1 - one, one], dim=1).numpy()
+    return np.asarray(torch.stack([1 - one, one], dim=1).numpy())
 
 
 def decode(recipe: dict[str, Any], outputs: Tensor) -> NDArray[Any]:
     """Predictions from a model's outputs: labels [N] as they stood in the data, or numbers in their own unit.
 
-    >>> decode({"target": {"task": "binary", "classes": ["no", "yes"], "kind": "text"}}, torch.tensor([[1.5], [-2.0]]))
+    >>> target = {"task": "binary", "classes": ["no", "yes"], "kind": "text"}
+    >>> decode({"target": target}, torch.tensor([[1.5], [-2.0]]))
     array(['yes', 'no'], dtype='<U3')
     """
     target = recipe["target"]
     if target["task"] == "custom":
-        return outputs.detach().cpu().numpy()
+        return np.asarray(outputs.detach().cpu().numpy())
     if target["task"] == "regression":
-        wide = outputs.detach().cpu().double().reshape(len(outputs), -1).numpy()
-        numbers = wide * np.array(target["std"]) + np.array(target["mean"])
-        return numbers[:, 0] if target["width"] == 1 else numbers
+        wide = np.asarray(outputs.detach().cpu().double().reshape(len(outputs), -1).numpy())
+        numbers: NDArray[np.float64] = wide * np.array(target["std"]) + np.array(target["mean"])
+        return numbers.reshape(-1) if target["width"] == 1 else numbers
     chosen = probabilities(recipe, outputs).argmax(axis=1)
     kind = target["kind"]
     names: list[Any] = target["classes"]
@@ -130,4 +132,4 @@ def decode(recipe: dict[str, Any], outputs: Tensor) -> NDArray[Any]:
         names = [(int if kind == "int" else float)(name) for name in names]
     elif kind == "bool":
         names = [name == "True" for name in names]
-    return np.array(names)[chosen]
+    return np.asarray(np.array(names)[chosen])

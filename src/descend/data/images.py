@@ -30,7 +30,9 @@ def is_idx(path: Path) -> bool:
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """The array of an IDX file, gzipped or not. Format: two zero bytes, type, dimensions, sizes, values (big-endian).
+    """The array of an IDX file, gzipped or not.
+
+    The format: two zero bytes, the type, the number of dimensions, their sizes, the values; all big-endian.
 
     Raises:
         DataError: the file is not IDX, or shorter or longer than its header says.
@@ -62,7 +64,7 @@ def read_idx(path: Path) -> NDArray[Any]:
 
 def _idx_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """The (images, labels) pairs of a folder, training part first."""
-    pairs = []
+    pairs: list[tuple[Path, Path]] = []
     for images in sorted(p for p in folder.iterdir() if is_idx(p) and "images" in p.name.lower()):
         labels = _labels_of(images)
         if labels is not None and not any(
@@ -83,7 +85,9 @@ def has_idx(folder: Path) -> bool:
 
 
 def load_idx(path: Path, name: str, *, whole: bool) -> tuple[Arrays, Arrays | None]:
-    """IDX images with their labels: of one file, or of a folder with its `train-` and (unless `whole`) `t10k-` part.
+    """IDX images with their labels: of one file, or of a folder with its `train-` and `t10k-` files.
+
+    The latter are the held-out part, unless the training part is wanted `whole`, to be split.
 
     Raises:
         DataError: labels missing, or not as many as images.
@@ -146,8 +150,8 @@ def load_folder(
 ) -> tuple[Arrays, Arrays | None]:
     """A folder with a folder of images per class, or with such folders named `train` and `test` (or `val`).
 
-    All images are scaled to one size: `size` (height, width), or else the most frequent size among them. They have
-    one channel where all are grey, three otherwise; transparency is dropped.
+    All images are scaled to one size: `size` (height, width), or else the most frequent size among them. They
+    have one channel where all are grey, three otherwise; transparency is dropped.
 
     Raises:
         DataError: a damaged image, an empty class, images that would not fit in memory.
@@ -217,11 +221,11 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint8
         raise UsageError(_NO_PILLOW) from None
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits: PIL would clip, not scale
-                image = Image.fromarray(
-                    (np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
-                )
-            converted = image.convert(mode)
+            if image.mode.startswith("I"):  # 16 bits, which `convert` would clip
+                grey = (np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
+                converted = Image.fromarray(grey).convert(mode)
+            else:
+                converted = image.convert(mode)
             if (converted.height, converted.width) != size:
                 converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(converted, dtype=np.uint8)
@@ -230,7 +234,7 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> NDArray[np.uint8
 
 
 def read_new(path: Path, recipe: dict[str, Any]) -> Tensor:
-    """New images for a prediction, [N, C, H, W]: an IDX file, an image, or a folder of images (in order of name)."""
+    """New images, [N, C, H, W], of an IDX file, an image, or a folder of images in the order of names."""
     if path.is_file() and is_idx(path):
         pixels: NDArray[Any] = read_idx(path)
     else:

@@ -13,7 +13,7 @@ from ..errors import DataError, UsageError, nearest
 from . import arrays, images, named, tables
 from .options import Options
 from .sources import Data, Transform
-from .targets import check_task
+from .targets import check_task, plain_row
 
 KINDS = "a .csv, .tsv, .parquet or .npz file, IDX image files, or a folder of images with a folder per class"
 
@@ -35,20 +35,23 @@ def load(
     """Reads, checks, splits and encodes data for a descent.
 
     Args:
-        source: a path (.csv, .tsv, .parquet, .npz, IDX images, a folder of images), a name (`descend.data.names()`),
-            a pair (X, y) of tensors or arrays, a pandas frame, a torch Dataset or DataLoader; `Data` is given back.
+        source: a path (.csv, .tsv, .parquet, .npz, IDX images, a folder of images), a name
+            (`descend.data.names()`), a pair (X, y) of tensors or arrays, a pandas frame, a torch Dataset or
+            DataLoader; `Data` is given back.
         target: for tables, the column to predict.
         validation: the share to hold out, from 0 to below 1, or a second source of the same kind. None: the
             held-out part that the data bring along (MNIST's, an .npz with X_test), else 0.2.
         seed: decides the split and the samples' randomness.
         encoding: of a text file; UTF-8 unless said, with or without a byte-order mark.
         task: "regression", "binary", "classification" or "custom"; found from the target unless said.
-        standardise: whether inputs (and the numbers of a regression's target) are standardised on the training
-            part. None: yes for files, frames and names; no for tensors and arrays, which are taken as they are.
-        types: for tables, {"column": "number" | "category" | "date" | "drop"} where the type found is not right.
+        standardise: whether inputs (and the numbers of a regression's target) are standardised on the
+            training part. None: yes for files, frames and names; no for tensors and arrays, which are taken
+            as they are.
+        types: for tables, {"column": "number" | "category" | "date" | "drop"}, where the type found is not
+            right.
         image_size: for image folders, (height, width) or one number for both.
-        transform: augmentation of training samples, `transform(x, generator) -> x`; the generator of a sample is
-            seeded from (seed, epoch, index).
+        transform: augmentation of training samples, `transform(x, generator) -> x`; the generator of a sample
+            is seeded from (seed, epoch, index).
         name: what to call the data in reports.
 
     Raises:
@@ -71,9 +74,8 @@ def load(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise UsageError(f"image_size={image_size!r}: give (height, width) or one number, from 1")
-    options = Options(
-        text, target, validation, seed, encoding, task, standardise, types, size and tuple(size), transform
-    )
+    size = None if size is None else (int(size[0]), int(size[1]))
+    options = Options(text, target, validation, seed, encoding, task, standardise, types, size, transform)
     data = _load(source, name, options)
     if transform is not None and not getattr(data.train, "transform", None):
         raise UsageError(
@@ -140,7 +142,7 @@ def _from_frame(source: Any, name: str, options: Options) -> Data:
     if not isinstance(source, pd.DataFrame):
         raise UsageError(f"a pandas {type(source).__name__} cannot be loaded: give a DataFrame and target=…")
     other = options.validation
-    held_out = (other, tables.plain_row) if isinstance(other, pd.DataFrame) else None
+    held_out = (other, plain_row) if isinstance(other, pd.DataFrame) else None
     return tables.load_table(source, name, options, held_out=held_out)
 
 

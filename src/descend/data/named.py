@@ -88,8 +88,10 @@ def _fetch(fetch: Callable[..., Any], name: str, wanted: str) -> Any:
         )
     except Exception as error:
         raise DataError(
-            f"{name!r} could not be fetched from openml.org ({type(error).__name__}: {error}). Without a network: "
-            f"run sklearn.datasets.fetch_openml({FETCHED[name]!r}) where there is one and copy ~/scikit_learn_data, "
+            f"{name!r} could not be fetched from openml.org ({type(error).__name__}: {error}). Without a "
+            "network: "
+            f"run sklearn.datasets.fetch_openml({FETCHED[name]!r}) where there is one and copy "
+            "~/scikit_learn_data, "
             f"or put {wanted} into a folder and set {FOLDER_VARIABLE} to that folder"
         ) from None
 

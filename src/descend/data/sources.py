@@ -1,4 +1,4 @@
-"""What a descent reads: sources of samples, and `Data`, which holds them with all that was decided about them."""
+"""What a descent reads: sources of samples, and `Data`, which holds them and what was decided about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 @runtime_checkable
 class Source(Protocol):
-    """Samples by number. `batch` is a pure function of (indices, epoch) and the seed the source was made with."""
+    """Samples by number. `batch` is a pure function of (indices, epoch) and of the source's own seed."""
 
     def __len__(self) -> int: ...
 
@@ -31,8 +31,9 @@ class TensorSource:
     Args:
         inputs: [N, ...].
         targets: [N, ...], on the same device.
-        transform: augmentation, `transform(x, generator) -> x` for one sample `x`; its generator is seeded from
-            (seed, epoch, index). With a transform, a loop must go through `batch`: `gatherable` is then False.
+        transform: augmentation, `transform(x, generator) -> x` for one sample `x`; its generator is seeded
+            from (seed, epoch, index). With a transform, a loop must go through `batch`: `gatherable` is then
+            False.
         seed: the seed of the transform's randomness.
 
     >>> source = TensorSource(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 0]))
@@ -76,8 +77,9 @@ class Data:
 
     Attributes:
         name: what it is called in reports.
-        task: "regression", "binary", "classification" or "custom". Targets are float32 [N, K] for a regression,
-            float32 [N] of 0 and 1 for "binary", int64 [N] for a classification, as given for "custom".
+        task: "regression", "binary", "classification" or "custom". Targets are float32 [N, K] for a
+            regression, float32 [N] of 0 and 1 for "binary", int64 [N] for a classification, as given for
+            "custom".
         train: the samples to learn from.
         validation: the held-out samples, or None.
         features: the names of the input columns; empty where they have none.
@@ -85,8 +87,8 @@ class Data:
         input_shape: the shape of one sample.
         outputs: how many numbers a model has to give for a sample (0 where that is not known).
         recipe: JSON-able: how rows were encoded, so that new ones can be, and how the data were loaded.
-        fingerprint: SHA-256, in hex, of the content used; for a Dataset or DataLoader of what it says of itself.
-        summary: plain sentences about the data.
+        fingerprint: SHA-256, in hex, of the content used; for a Dataset or DataLoader of what it says of
+        itself. summary: plain sentences about the data.
         notices: what the user should know.
     """
 

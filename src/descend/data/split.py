@@ -28,8 +28,9 @@ def check_fraction(validation: object) -> float:
 def split(n: int, fraction: float, seed: int, labels: Indices | None = None) -> tuple[Indices, Indices]:
     """Row numbers of the training part and of the held-out part, each ascending.
 
-    With `labels` (int64 [n], class numbers) every class is split in the same proportion, by largest remainders; a
-    class with a single member stays in the training part. Uses NumPy's `RandomState`, whose stream is frozen.
+    With `labels` (int64 [n], class numbers) every class is split in the same proportion, by largest
+    remainders; a class with a single member stays in the training part. Uses NumPy's `RandomState`, whose
+    stream is frozen.
 
     >>> train, held = split(10, 0.2, seed=0, labels=np.array([0] * 5 + [1] * 5))
     >>> len(train), [int(i) // 5 for i in held]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def is_table(path: Path) -> bool:
     """Whether a file is a table by its name."""
     name = path.name.lower().removesuffix(".gz")
-    return name.endswith((".csv", ".tsv", ".txt")) or ".parquet" in name or name.endswith(".pq")
+    return name.endswith((".csv", ".tsv", ".txt", ".pq")) or ".parquet" in name
 
 
 def read(path: Path, encoding: str | None) -> tuple[pd.DataFrame, targets.Where]:
@@ -112,7 +112,7 @@ def load_table(
     where: targets.Where = targets.plain_row,
     held_out: tuple[pd.DataFrame, targets.Where] | None = None,
 ) -> Data:
-    """A frame as `Data`: the target's task found, a part split off, columns typed and encoded on the training part."""
+    """A frame as `Data`: the task found, a part split off, columns encoded as fitted on the training part."""
     frame = frame.rename(columns=str).reset_index(drop=True)
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]

@@ -47,9 +47,9 @@ def whole(values: NDArray[Any]) -> bool:
 def find_task(values: NDArray[Any], task: str | None, *, table: bool, what: str) -> tuple[str, list[str]]:
     """The task that a target asks for, with notices where it was a judgement.
 
-    The rule. Text and booleans are classes. Whole numbers are classes when they are just 0 and 1, or when each
-    value stands for three samples or more on average and (in a table) there are at most 20 of them or (in an
-    integer array) they are of an integer type. All else is a regression.
+    The rule. Text and booleans are classes. Whole numbers are classes when they are just 0 and 1, or when
+    each value stands for three samples or more on average and (in a table) there are at most 20 of them or
+    (in an integer array) they are of an integer type. All else is a regression.
     """
     if task in ("regression", "custom"):
         return task, []
@@ -77,7 +77,8 @@ def find_task(values: NDArray[Any], task: str | None, *, table: bool, what: str)
     notices = []
     if values.dtype.kind in "iuf" and distinct > 2:
         notices.append(
-            f"{what} holds {distinct} different whole numbers, taken as classes; task='regression' takes them as numbers"
+            f"{what} holds {distinct} different whole numbers, taken as classes; task='regression' takes "
+            "them as numbers"
         )
     return ("binary" if distinct == 2 else "classification"), notices
 
@@ -112,6 +113,16 @@ def plan(
         recipe["width"] = 1 if values.ndim == 1 else int(values.shape[1])
         return recipe, notices
     distinct = np.unique(values)
+    if (
+        task is None
+        and values.dtype.kind not in "iubf"
+        and len(distinct) > 20
+        and len(distinct) > len(values) / 2
+    ):
+        raise DataError(
+            f"{name} is text with {len(distinct)} different values in {len(values)} rows, too many classes: "
+            "name another target, or pass task='classification' to take them so"
+        )
     if len(distinct) < 2:
         raise DataError(
             f"{name} has a single class, {label_text(distinct[0])!r}: a classification needs two or more; "
@@ -170,7 +181,7 @@ def fit_scale(recipe: dict[str, Any], values: NDArray[Any], standardise: bool) -
 
 
 def tensor(recipe: dict[str, Any], values: NDArray[Any], where: Where = plain_row) -> Tensor:
-    """Targets as a tensor: float [N, K] standardised, float [N] of 0 and 1, or int64 [N]; "custom" as given."""
+    """Targets as a tensor in the form of their task; see `Data`."""
     dtype = torch.get_default_dtype()
     if recipe["task"] == "custom":
         return torch.from_numpy(np.ascontiguousarray(values))
@@ -178,12 +189,12 @@ def tensor(recipe: dict[str, Any], values: NDArray[Any], where: Where = plain_ro
         numbers = values.reshape(len(values), recipe["width"]).astype(np.float64)
         scaled = (numbers - np.array(recipe["mean"])) / np.array(recipe["std"])
         return torch.from_numpy(scaled).to(dtype)
-    numbers = torch.from_numpy(labels(recipe, values, where))
-    return numbers.to(dtype) if recipe["task"] == "binary" else numbers
+    classes = torch.from_numpy(labels(recipe, values, where))
+    return classes.to(dtype) if recipe["task"] == "binary" else classes
 
 
 def outputs(recipe: dict[str, Any]) -> int:
-    """How many numbers a model gives for a sample: one a class, one for two classes, one a regression's column."""
+    """How many numbers a model gives for a sample: one for two classes, else one a class or column."""
     if recipe["task"] == "classification":
         return len(recipe["classes"])
     return 1 if recipe["task"] == "binary" else int(recipe["width"])

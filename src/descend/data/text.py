@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "?")
 SEPARATORS = ",;\t|"
 ENCODINGS = (
-    "utf-8", "utf-16", "utf-32", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "latin-1", "cp1252",
-    "cp1250", "cp1251", "cp437", "koi8_r", "iso8859_2", "iso8859_15", "mac_roman", "ascii",
-)  # fmt: skip
+    *("utf-8", "utf-16", "utf-32", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "latin-1"),
+    *("cp1252", "cp1250", "cp1251", "cp437", "koi8_r", "iso8859_2", "iso8859_15", "mac_roman", "ascii"),
+)
 
 
 def decode_bytes(raw: bytes, name: str, encoding: str | None) -> str:
@@ -72,7 +72,10 @@ def _advice(raw: bytes) -> str:
         return "Name its encoding with encoding=… (--encoding), such as gb18030, big5, shift_jis or latin-1"
     header = raw.decode(guesses[0], errors="replace").splitlines()[0][:60]
     rest = f" (or {', '.join(guesses[1:])})" if guesses[1:] else ""
-    return f"It reads as {guesses[0]}{rest}, with the first line {header!r}: pass encoding={guesses[0]!r} (--encoding)"
+    return (
+        f"It reads as {guesses[0]}{rest}, with the first line {header!r}: "
+        f"pass encoding={guesses[0]!r} (--encoding)"
+    )
 
 
 def guess_encodings(raw: bytes) -> list[str]:
@@ -110,7 +113,7 @@ def _decodes(raw: bytes, codec: str) -> bool:
 
 
 def _everyday(raw: bytes, codec: str) -> float:
-    """The share of everyday characters among the non-ASCII ones, in [0, 1]; 0 where the bytes do not decode."""
+    """The share of everyday characters among the non-ASCII letters; 0 where the bytes do not decode."""
     if not _decodes(raw, codec):
         return 0.0
     letters = [c for c in raw.decode(codec) if ord(c) > 127 and c.isalpha()]
@@ -121,7 +124,7 @@ def _everyday(raw: bytes, codec: str) -> float:
 
 
 def _is_everyday(letter: str, codec: str) -> bool:
-    """Whether a letter is of the first, frequent level of the codec's standard; kana and hangul are, in theirs."""
+    """Whether a letter is in the frequent first level of the codec's standard; in theirs, kana and hangul."""
     code = ord(letter)
     if 0x3040 <= code <= 0x30FF:
         return codec in ("shift_jis", "euc_jp")
@@ -142,7 +145,7 @@ def _is_everyday(letter: str, codec: str) -> bool:
 
 
 def find_separator(text: str, name: str) -> str:
-    """The separator of the header line: a tab for .tsv, else the most frequent of comma, semicolon, tab and bar."""
+    """A tab for .tsv, else the most frequent of comma, semicolon, tab and bar in the header line."""
     if name.lower().removesuffix(".gz").endswith(".tsv"):
         return "\t"
     header = next((line for line in text.splitlines() if line.strip()), "")
@@ -173,7 +176,8 @@ def check_rows(text: str, separator: str, name: str) -> tuple[list[str], array[i
             if len(fields) != len(header):
                 raise DataError(
                     f"{name}, line {start}: {len(fields)} fields where the header has {len(header)} "
-                    f"(columns separated by {separator!r}); mend the line, or quote a field that holds the separator"
+                    f"(columns separated by {separator!r}); mend the line, or quote a field that holds the "
+                    "separator"
                 )
             lines.append(start)
     except csv.Error as error:
@@ -202,7 +206,8 @@ def _check_header(header: list[str], name: str) -> None:
 
     if all(number(field) for field in header):
         raise DataError(
-            f"{name}: the first line ({', '.join(header[:4])}) holds numbers and no column names; add a header line"
+            f"{name}: the first line ({', '.join(header[:4])}) holds numbers and no column names; add a "
+            "header line"
         )
 
 

@@ -127,17 +127,18 @@ def shape_targets(labels: Tensor, task: str, classes: int | None, rows: list[int
         k = int(torch.nonzero((flat < 0) | (flat >= classes))[0])
         which = f"sample {rows[k]}" if rows else "a sample"
         raise DataError(
-            f"{which} has the label {int(flat[k])}, out of range: there are {classes} classes, 0 to {classes - 1}"
+            f"{which} has the label {int(flat[k])}, out of range: there are {classes} classes, 0 to "
+            f"{classes - 1}"
         )
     return flat.to(dtype) if task == "binary" else flat
 
 
 class LoaderSource:
-    """A DataLoader, which batches by itself. `epoch(e)` gives the batches of an epoch, from number `start` on.
+    """A DataLoader, which batches by itself: `epoch(e)` gives the batches of an epoch.
 
     An epoch's randomness (shuffling, augmentation, workers' seeds) is drawn from generators seeded from
-    (seed, epoch) and kept apart from the global ones, so an epoch can be had again; starting within one replays
-    the batches before it.
+    (seed, epoch) and kept apart from the global ones, so an epoch can be had again; starting within one
+    replays the batches before it.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class LoaderSource:
         return _length(self.loader.dataset)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (inputs, targets) of an epoch."""
+        """The batches (inputs, targets) of an epoch, from batch number `start` (from 0) on."""
         seed = sample_seed(self.seed, epoch, -1)
         with _borrowed():
             _seed_streams(seed)
@@ -174,9 +175,13 @@ class LoaderSource:
 
     def batch(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Samples by number, past the loader's own order; for looking at a few of them."""
-        collate = self.loader.collate_fn or default_collate
         source = DatasetSource(
-            self.loader.dataset, None, self.task, seed=self.seed, collate=collate, classes=self.classes
+            self.loader.dataset,
+            None,
+            self.task,
+            seed=self.seed,
+            collate=self.loader.collate_fn,
+            classes=self.classes,
         )
         return source.batch(indices, epoch)
 
@@ -197,15 +202,16 @@ def _length(dataset: Dataset[Any]) -> int:
 def _refuse_iterable(dataset: object) -> None:
     if isinstance(dataset, IterableDataset):
         raise DataError(
-            f"{_name(dataset)} is an IterableDataset, whose samples have no numbers, so that an epoch cannot be "
+            f"{_name(dataset)} is an IterableDataset, whose samples have no numbers, so that an epoch "
+            "cannot be "
             "shuffled or resumed exactly: give a Dataset with __len__ and __getitem__, or tensors"
         )
 
 
 def _labels(dataset: Dataset[Any], seed: int) -> NDArray[Any]:
-    """The targets of all samples: the attribute `targets` or `labels` where the Dataset has it, else by reading all."""
+    """The targets of all samples: the Dataset's `targets` or `labels`, or else read one by one."""
     if isinstance(dataset, Subset):
-        return _labels(dataset.dataset, seed)[np.asarray(dataset.indices)]
+        return np.asarray(_labels(dataset.dataset, seed)[np.asarray(dataset.indices)])
     n = _length(dataset)
     for attribute in ("targets", "labels"):
         held = getattr(dataset, attribute, None)
@@ -233,7 +239,7 @@ def _sample(dataset: Dataset[Any], seed: int) -> tuple[Any, Any]:
 
 
 def load_dataset(dataset: Dataset[Any], name: str, options: Options) -> Data:
-    """A map-style Dataset as `Data`. Its samples are taken as they are; a TensorDataset's tensors are held whole.
+    """A map-style Dataset as `Data`, its samples as they are. A TensorDataset's tensors are held whole.
 
     Raises:
         DataError: it is iterable, empty, or does not give pairs.
@@ -300,7 +306,8 @@ def load_loader(loader: DataLoader[Any], name: str, options: Options) -> Data:
         validation = DatasetSource(other, None, task, seed=options.seed, classes=classes)
     else:
         notices.append(
-            "a DataLoader cannot be split, so nothing is held out; pass validation=another DataLoader or Dataset"
+            "a DataLoader cannot be split, so nothing is held out; pass validation=another DataLoader or "
+            "Dataset"
         )
     size = loader.batch_size
     notices.append(
