@@ -42,6 +42,7 @@ _INSTEAD: dict[type[ast.AST], str] = {
     ast.Attribute: "write the word alone, sqrt(x) instead of torch.sqrt(x)",
     ast.Import: "import at the top of the file, outside the formula",
     ast.ImportFrom: "import at the top of the file, outside the formula",
+    ast.AugAssign: "write it out, as in p = p - lr * g",
     ast.Lambda: "write the expression in place",
     ast.FunctionDef: "write the expression in place",
 }
@@ -243,12 +244,12 @@ class Expressions:
         )
 
     def _unary(self, at: ast.UnaryOp) -> Node:
+        if not isinstance(at.op, (ast.USub, ast.UAdd)):
+            self.source.refuse(at, "this operator is not part of a formula; turn the comparison round")
         value = self._number(at.operand)
         if isinstance(at.op, ast.USub):
             return const(-value.number) if value.op == "const" else node("neg", value)
-        if isinstance(at.op, ast.UAdd):
-            return value
-        self.source.refuse(at, "this operator is not part of a formula; turn the comparison round")
+        return value
 
     def _call(self, at: ast.Call) -> Node:
         if not isinstance(at.func, ast.Name):

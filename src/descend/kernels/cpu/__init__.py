@@ -108,12 +108,8 @@ class Table:
         """Set what every launch reads: addresses [n, operands], the rows, and each tensor's row [n]."""
         self.chunks[:, 3] = row_of[self.chunks[:, 0]]
         self._buffers = (addresses, rows)
-        self._whole = (
-            len(self.chunks),
-            self.chunks.ctypes.data,
-            addresses.ctypes.data,
-            ctypes.addressof(rows),
-        )
+        places = (self.chunks.ctypes.data, addresses.ctypes.data, ctypes.addressof(rows))
+        self._whole = [len(self.chunks), *map(int, places)]
         self._ctx[1:5] = self._whole
 
     def launch(self, threads: int | None = None) -> None:

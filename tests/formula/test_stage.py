@@ -1,0 +1,128 @@
+"""Staging: what goes to the host, what stays in the loop, and that the rewritten formula means the same."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from descend import rules
+from descend.formula import Hyper, State, chain, rule_of, stage
+from descend.formula.nodes import text
+from descend.formula.vocabulary import abs, exp, maximum, sign, sqrt, where
+from descend.kernels import reference, torch_ops
+from descend.modifiers import ascent, coupled_decay, decoupled_decay
+
+
+def written(program):
+    names = {n: f"s{i}" for n, i in program.row_index.items()}
+    return {word: text(n, names) for word, n in program.written.items()}
+
+
+def test_scalars_go_to_the_host_and_are_collected_into_one_factor():
+    program = stage(rules.get("adam"))
+    m, v = "fma(s1, g - m, where(s2, m, g))", "fma(s4, g * g - v, where(s5, v, g * g))"
+    assert written(program) == {"p": f"fma(s0, {m} / (sqrt(s3 * {v}) + s6), p)", "m": m, "v": v}
+    row, states = program.scalars(2, 1e-3, 0.9, 0.999, 1e-8)
+    assert states == ()
+    assert row[0] == pytest.approx(-1e-3 / (1 - 0.9**2), rel=1e-15)
+    assert row[3] == pytest.approx(1 / (1 - 0.999**2), rel=1e-15)
+    assert program.bytes_moved == 4 + 3
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_a_weighted_mean_is_exact_at_both_ends(beta):
+    def mean(p, g, b=0.5):
+        p = b * p + (1 - b) * g
+        return p
+
+    program = stage(rule_of(mean))
+    row, _ = program.scalars(1, beta)
+    p = torch.tensor([1e8, 3.0], dtype=torch.float32)
+    g = torch.tensor([1.0, -1e8], dtype=torch.float32)
+    new = torch_ops.step(program, row, {"p": p, "g": g})["p"]
+    if beta == 0.0:
+        assert torch.equal(new, g)
+    elif beta == 1.0:
+        assert torch.equal(new, p)
+    else:
+        assert new.tolist() == pytest.approx((beta * p.double() + (1 - beta) * g.double()).tolist(), rel=2e-7)
+
+
+def odd(p, g, t, m, v=State(init=0.5), c=State(scalar=True, init=1.0), lr=0.1, k=3.0):
+    c = c * k / (1 + t)
+    m = where(t == 1, g, k * m - 2 * g / lr)
+    v = maximum(v**3, abs(g) ** -1) - m / k / lr
+    u = -(lr * -m) / (sqrt(v**2) + exp(-(g**4))) + sign(g) ** 0.5 * c
+    w = where(g > p, u * u / 7, -u)
+    p = p - lr * (w - 2 * p) * k / t - 1 / (3 + p**2) + (p - lr * p) ** 2
+    return p, m, v, c
+
+
+RULES = [rules.get(name) for name in rules.names()]
+CHAINS = [
+    chain(ascent, rules.get("adam")),
+    chain(ascent, coupled_decay, rules.get("momentum")),
+    chain(coupled_decay, decoupled_decay, rules.get("adam")),
+]
+
+
+@pytest.mark.parametrize("rule", [rule_of(odd), *RULES, *CHAINS], ids=lambda r: r.name)
+def test_the_rewritten_formula_means_what_the_written_one_says(rule):
+    """The staged program in float64 torch against the formula's own Python: a few roundings apart."""
+    random = np.random.default_rng(3)
+    hypers = {h.name: h.default or 0.01 for h in rule.hypers}
+    p = random.normal(size=400)
+    states = reference.initial_states(rule, p, hypers)
+    program = stage(rule)
+    for t in (1, 2, 3):
+        g = random.normal(size=400)
+        new, after = reference.step(rule, p, g, t, states, hypers)
+        scalars = [float(states[s.name]) for s in rule.states if s.scalar]
+        row, kept = program.scalars(t, *hypers.values(), *scalars)
+        given = {"p": p, "g": g, **{s.name: states[s.name] for s in rule.states if not s.scalar}}
+        got = torch_ops.step(program, row, {word: torch.from_numpy(x) for word, x in given.items()})
+        wanted = {"p": new, **{w: x for w, x in after.items() if np.ndim(x)}}
+        for word, x in wanted.items():
+            scale = np.maximum(np.abs(x), 1.0)
+            assert np.nanmax(np.abs(got[word].numpy() - x) / scale) < 1e-12, word
+            assert np.array_equal(np.isnan(got[word].numpy()), np.isnan(x)), word
+        assert list(kept) == pytest.approx([float(after[s.name]) for s in rule.states if s.scalar])
+        p, states = new, after
+
+
+def test_a_rewritten_formula_that_means_something_else_is_noticed(monkeypatch):
+    from descend.formula import rewrite
+
+    monkeypatch.setattr(rewrite, "_over", lambda a, b: rewrite._times(a, b))
+    stage.cache_clear()
+    with pytest.raises(AssertionError):
+        test_the_rewritten_formula_means_what_the_written_one_says(rules.get("adam"))
+    stage.cache_clear()
+
+
+def test_the_host_gives_infinity_and_nan_where_python_would_raise():
+    def risky(p, g, t, a=1.0, b=0.0):
+        p = p - g * (a / b) * sqrt(-a) * exp(1000 * t)
+        return p
+
+    row, _ = stage(rule_of(risky)).scalars(1, 1.0, 0.0)
+    assert all(not math.isfinite(x) for x in row)
+
+
+def test_parts_of_a_chain_share_hyper_parameters_and_keep_their_states_apart():
+    joined = chain(decoupled_decay, rules.get("adam"))
+    assert [h.name for h in joined.hypers].count("lr") == 1
+    assert [s.key for s in joined.states] == ["exp_avg", "exp_avg_sq"]
+    assert stage(joined).bytes_moved == stage(rules.get("adam")).bytes_moved
+    with pytest.raises(ValueError, match="two parts of the chain keep a state 'm'"):
+        chain(rules.get("adam"), rules.get("adam"))
+
+
+def test_ranges_read_as_mathematics_writes_them():
+    hyper = Hyper(0.9, "[0, 1)", "x", sensible="[0.5, 1)", name="beta")
+    assert hyper.check(0.9) is None
+    assert "makes no sense; use a value in [0.5, 1)" in hyper.check(0.1)
+    for bad in (1.0, -0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\), got"):
+            hyper.check(bad)
