@@ -7,7 +7,7 @@ What a run records for reading only (versions, the batch size taken and why, the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ else:
 # checked by the one who takes it, who knows the rule, the model or the source.
 _COMMON = (
     "run.seed",
+    "run.log_every",
     "rule.name",
     "rule.lr",
     "rule.*",
@@ -29,21 +30,42 @@ _COMMON = (
     "stop.steps",
     "stop.tolerance",
     "stop.target",
+    "stop.minutes",
+    "stop.patience",
+    "stop.min_change",
+    "checkpoint.every",
 )
 FIT = (
     *_COMMON,
     "data.source",
-    "data.*",
+    "data.name",
+    "data.target",
+    "data.validation",
+    "data.encoding",
+    "data.task",
+    "data.standardise",
+    "data.types",
+    "data.image_size",
     "model.name",
+    "model.init",
     "model.*",
     "batch.size",
+    "batch.accumulate",
+    "batch.shuffle",
+    "batch.drop_last",
+    "batch.clip_norm",
     "stop.epochs",
-    "stop.minutes",
-    "stop.patience",
-    "checkpoint.every",
 )
 MINIMIZE = (*_COMMON, "problem.function", "problem.start", "problem.maximize")
-_READ_ONLY = ("run.descend", "run.torch", "run.python", "batch.taken", "batch.reason", "choices")
+_READ_ONLY = (
+    "run.own_loss",
+    "run.descend",
+    "run.torch",
+    "run.python",
+    "batch.taken",
+    "batch.reason",
+    "choices",
+)
 
 
 class Settings:
@@ -75,7 +97,7 @@ class Settings:
             raise UsageError(f"--config {path} is not TOML: {error}") from None
         except OSError as error:
             raise StorageError(f"--config {path} cannot be read: {error.strerror}") from None
-        flat = _flat(content)
+        flat = _flat(content, leaves=self.known)
         kind = flat.pop("run.kind", self.command)
         if kind != self.command:
             raise UsageError(f"{path} is the configuration of a {kind}: descend {kind} --config {path}")
@@ -96,7 +118,7 @@ class Settings:
             value = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:
             value = raw.strip()
-        for name, part in _flat({key.strip(): value}).items():
+        for name, part in _flat({key.strip(): value}, leaves=self.known).items():
             self._take(name, part, "--set")
 
     def flag(self, key: str, value: Any, option: str) -> None:
@@ -126,11 +148,21 @@ class Settings:
         return value
 
     def _take(self, key: str, value: Any, origin: str) -> None:
-        table = key.split(".")[0]
+        table, parent = key.split(".")[0], key.rpartition(".")[0]
+        if parent in self.known:  # an entry of a setting that is a table itself, as in data.types.zip
+            value, key = {**self.values.get(parent, {}), key.rpartition(".")[2]: value}, parent
         if key not in self.known and f"{table}.*" not in self.known:
             raise UsageError(f"{origin}: unknown key '{key}'{self._advice(key)}")
+        if key in ("rule.name", "model.name") and self.values.get(key, value) != value:
+            self._leave_behind(table)
         self.values[key] = value
         self.origin[key] = origin
+
+    def _leave_behind(self, table: str) -> None:
+        """What a file says of its rule or model is not for another one."""
+        for key in list(self.values):
+            if key.startswith(f"{table}.") and not self.origin[key].startswith("--"):
+                del self.values[key], self.origin[key]
 
     def _advice(self, key: str) -> str:
         named = [name for name in self.known if not name.endswith(".*")]
@@ -145,16 +177,16 @@ class Settings:
         )
 
 
-def _flat(tables: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys.
+def _flat(tables: Mapping[str, Any], before: str = "", leaves: Container[str] = ()) -> dict[str, Any]:
+    """Nested tables as dotted keys; those among `leaves` stay tables.
 
     >>> _flat({"rule": {"name": "adam", "lr": 0.01}, "seed": 1})
     {'rule.name': 'adam', 'rule.lr': 0.01, 'seed': 1}
     """
     flat: dict[str, Any] = {}
     for key, value in tables.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{key}.")
+        if isinstance(value, Mapping) and f"{before}{key}" not in leaves:
+            flat |= _flat(value, f"{before}{key}.", leaves)
         else:
             flat[f"{before}{key}"] = value
     return flat

@@ -39,6 +39,13 @@ def is_own(source: str) -> bool:
     return _FORM.match(source) is not None
 
 
+def absolute(source: str) -> str:
+    """`source` with the whole path of its file, so that a run finds it again from anywhere."""
+    form = _FORM.match(source)
+    assert form is not None
+    return f"{Path(form['file']).resolve()}:{form['name']}"
+
+
 def make(source: str) -> Own:
     """Runs the function that `source` names, `FILE.py:FUNCTION`, and takes what it returns.
 

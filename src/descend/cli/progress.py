@@ -6,8 +6,10 @@ costs at most one part in fifty of the run. A stderr that is closed or full sile
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -62,9 +64,9 @@ class Progress:
         if event.kind in ("step", "epoch"):
             self.latest = event
 
-    def _guarded(self, action: object, *args: str) -> None:
+    def _guarded(self, action: Callable[..., None], *args: str) -> None:
         try:
-            action(*args)  # type: ignore[operator]
+            action(*args)
         except (OSError, ValueError):  # a closed pipe, a full disk, a closed file
             self.broken = True
 
@@ -87,7 +89,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._guarded(self.close)
+        if not self.broken:
+            self._guarded(self.close)
 
     def part(self) -> float | None:
         """How much of the run is done, from 0 to 1, where its length is known."""
@@ -121,7 +124,7 @@ class Progress:
         if event is None:
             return ""
         if event.total_epochs:
-            return f"epoch {event.epoch:.1f} of {event.total_epochs:g}"
+            return f"epoch {math.ceil(event.epoch)} of {event.total_epochs:g}"
         if event.total_steps:
             return f"step {event.step:,} of {event.total_steps:,}"
         return f"step {event.step:,}"
@@ -174,8 +177,15 @@ class Live(Progress):
         from rich.console import Console
         from rich.live import Live as RichLive
 
+        class Patient(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # rich would end the process, and with it the run
+
+            def show_cursor(self, show: bool = True) -> bool:
+                return False  # never hidden: a killed run leaves the terminal as it was
+
         super().__init__(title, stream=stream, minutes=minutes)
-        self.console = Console(file=self.stream, highlight=False)
+        self.console = Patient(file=self.stream, highlight=False)
         self._live = RichLive(
             console=self.console,
             auto_refresh=False,

@@ -12,7 +12,7 @@ from .app import debug_option
 @click.command("rules")
 @debug_option
 def command() -> None:
-    """List the update rules: name, what it does, hyper-parameters with their defaults, source."""
+    """List the update rules: what each does, its hyper-parameters and source."""
     from rich.console import Console
     from rich.table import Table
 
@@ -22,13 +22,14 @@ def command() -> None:
     console = Console(highlight=False, width=400 if piped else None)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     table.add_column("rule", style="cyan", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
     table.add_column("what it does", ratio=3)
     table.add_column("hyper-parameters", ratio=3)
     table.add_column("source", style="dim", ratio=3)
     for name in rules.names():
         rule = rules.get(name)
         hypers = ", ".join(f"{hyper.name}={_value(hyper.default)}" for hyper in rule.hypers)
-        table.add_row(name, rule.summary, hypers, rule.source)
+        table.add_row(name, rule.kind, rule.summary, hypers, rule.source)
     console.print(table)
     if not piped:
         console.print("\n[dim]descend show RULE prints a rule's formula and the code made from it.[/]")

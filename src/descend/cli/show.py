@@ -12,6 +12,6 @@ from .app import debug_option
 @debug_option
 def command(rule: str) -> None:
     """Show RULE: its formula as written, what is computed when, and the code of each back end."""
-    from .. import kernels
+    from .. import kernels, rules
 
-    click.echo(kernels.show(rule))
+    click.echo(kernels.show(rules.get(rule)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,36 +13,51 @@ from . import text
 if TYPE_CHECKING:
     from ..record import Run
 
-# The exit code of each reason to stop; every other one is a normal stop.
 DIVERGED = 4
+_WORDS = {"diverged": ("diverged", "red"), "interrupted": ("interrupted", "yellow")}
 
 
-def show(directory: Path, run: Run, *, report: Path | None, rerun: str) -> None:
-    """Prints the verdict, the values, and where to look.
+def finish(directory: Path, reason: str, signal: int | None, quiet: bool) -> int:
+    """Writes the report, prints the summary, and gives the exit code of the run.
 
-    Args:
-        directory: the run directory, as the person named it.
-        run: what the record holds.
-        report: the page, where it could be written.
-        rerun: the command that continues an interrupted run.
+    A report that cannot be written, or a stdout that is closed, costs the run nothing.
     """
+    from .. import record
+
+    page = _report(directory)
+    with contextlib.suppress(BrokenPipeError):
+        if quiet:
+            click.echo(directory)
+        else:
+            _show(directory, record.read(directory), page)
+    return exit_code(reason, signal)
+
+
+def _report(directory: Path) -> Path | None:
+    from .. import report
+
+    try:
+        return report.write([directory])
+    except Exception as error:
+        click.echo(f"note: the report could not be written: {error}. The run itself is complete.", err=True)
+        return None
+
+
+def _show(directory: Path, run: Run, page: Path | None) -> None:
     result: dict[str, Any] = run.result or {}
     reason = result.get("reason", "interrupted")
-    mark, colour = ("stopped", "green")
-    if reason == "diverged":
-        mark, colour = ("diverged", "red")
-    elif reason == "interrupted":
-        mark, colour = ("interrupted", "yellow")
-    click.echo(f"{click.style(mark, fg=colour, bold=True)}: {_sentence(result.get('explanation', ''))}")
+    word, colour = _WORDS.get(reason, ("stopped", "green"))
+    click.echo(f"{click.style(word, fg=colour, bold=True)}: {_sentence(result.get('explanation', ''))}")
     for line in _values(result):
         click.echo(line)
     click.echo()
     click.echo(f"run       {directory}")
-    if report is not None:
-        click.echo(f"report    {report}  (open it in a browser)")
+    if page is not None:
+        click.echo(f"report    {page}  (open it in a browser)")
+    kind = run.config.get("run", {}).get("kind")
     if reason == "interrupted":
-        click.echo(f"go on     {rerun}")
-    elif run.config.get("run", {}).get("kind") == "fit" and "recipe" in (run.data or {}):
+        click.echo(f"go on     descend {kind} --resume {directory}")
+    elif kind == "fit" and "recipe" in (run.data or {}):
         click.echo(f"predict   descend predict {directory} NEW.csv")
 
 

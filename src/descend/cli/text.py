@@ -46,7 +46,7 @@ def metrics(values: Mapping[str, float]) -> list[str]:
 def duration(seconds: float) -> str:
     """A time for reading.
 
-    >>> duration(0.21), duration(7.4), duration(64), duration(3700)
+    >>> duration(0.21), duration(7.4), duration(64), duration(3720)
     ('0.2 s', '7.4 s', '1 min 4 s', '1 h 2 min')
     """
     if seconds < 59.95:

@@ -1,0 +1,102 @@
+"""`descend minimize`: descend a function of a few variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UsageError
+from . import options, progress, resuming, summary
+from .app import debug_option
+from .config import MINIMIZE, Settings
+
+_FLAGS = {
+    "maximize": "problem.maximize",
+    "rule": "rule.name",
+    "lr": "rule.lr",
+    "steps": "stop.steps",
+    "tolerance": "stop.tolerance",
+    "target_loss": "stop.target",
+    "seed": "run.seed",
+}
+
+
+@click.command("minimize")
+@click.argument("function", required=False)
+@click.option("--start", metavar="X,Y,...", help="Where to start: a number for each variable.")
+@click.option("--maximize", is_flag=True, default=None, help="Climb instead.")
+@click.option("--rule", help="The update rule: see descend rules. [default: gradient_descent]")
+@click.option("--lr", type=float, help="The learning rate. [default: the rule's]")
+@click.option("--steps", type=int, help="Stop after so many steps. [default: 1000]")
+@click.option("--tolerance", type=float, help="Stop when the norm of the gradient is below this.")
+@click.option("--target-loss", type=float, help="Stop when the value is this low.")
+@click.option("--seed", type=int, help="The seed, for a start that is drawn.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME-1, -2, ...]"
+)
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was stopped."
+)
+@options.settings_options
+@click.option(
+    "--quiet", "-q", is_flag=True, help="No progress, no summary: only the run directory, on stdout."
+)
+@debug_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    function: str | None,
+    start: str | None,
+    out: Path | None,
+    resume: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    schedules: tuple[str, ...],
+    quiet: bool,
+    **given: Any,
+) -> int:
+    """Descend FUNCTION from a start: the name of a test surface, or an expression in quotes.
+
+    \b
+    descend minimize rosenbrock --rule adam --start -1.2,1
+    descend minimize "x**2 + 10*y**2" --start 3,1
+    """
+    if resume is not None:
+        return resuming.go_on(ctx, resume, quiet)
+    flags = {_FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in given.items()}
+    settings = options.collect(Settings("minimize", MINIMIZE), config, overrides, schedules, flags)
+    settings.flag("problem.function", function, "FUNCTION")
+    settings.flag("problem.start", None if start is None else _point(start), "--start")
+    if "problem.function" not in settings.values:
+        raise UsageError('nothing to descend: name a surface, or an expression as in "x**2 + 10*y**2"')
+    return _minimize(settings, out, quiet)
+
+
+def _minimize(settings: Settings, out: Path | None, quiet: bool) -> int:
+    from .. import descent, record
+
+    function = settings.get("problem.function", str, "a name or an expression")
+    start = settings.get("problem.start", list, "a list of numbers")
+    directory = out or record.fresh("runs", options.slug(function))
+    minutes = settings.get("stop.minutes", (int, float), "a number")
+    found = options.arguments(settings)
+    if settings.get("problem.maximize", bool, "true or false"):
+        found["maximize"] = True
+    with progress.choose(directory.name, quiet=quiet, minutes=minutes) as shown:
+        minimum = descent.minimize(function, start, out=directory, listener=shown, **found)
+    return summary.finish(directory, minimum.reason, minimum.result.signal, quiet)
+
+
+def _point(text: str) -> list[float]:
+    """The numbers of `--start`.
+
+    >>> _point("-1.2, 1")
+    [-1.2, 1.0]
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--start {text}: wanted numbers with commas between them, as in -1.2,1") from None
