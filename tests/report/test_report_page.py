@@ -62,7 +62,7 @@ def test_one_run_says_what_happened_and_why(digits: Path) -> None:
     for said in (
         "Epoch limit",
         "Stopped after 50 epochs, as asked.",
-        "Accuracy",
+        "Held-out accuracy",
         "0.9778",
         "Best held-out loss",
         "step 920",

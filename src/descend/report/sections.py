@@ -101,7 +101,7 @@ def outcomes(run: Run) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     metrics = result.get("metrics")
     for key, value in (metrics if isinstance(metrics, dict) else {}).items():
-        found.append((title(str(key)), esc(real(value))))
+        found.append((title(f"validation_{key}"), esc(real(value))))
     held = real(result["validation_loss"]) if "validation_loss" in result else last(run, "validation_loss")
     if held is not None:
         found.append(("Held-out loss", esc(held)))

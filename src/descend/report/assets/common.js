@@ -32,6 +32,11 @@ for (const box of document.querySelectorAll(".legend input")) {
   });
 }
 
+// Canvases do not follow the theme by themselves. Paper is light whatever the screen is.
+dark.addEventListener("change", () => shared.tell("theme"));
+addEventListener("beforeprint", () => { document.documentElement.dataset.light = ""; shared.tell("theme"); });
+addEventListener("afterprint", () => { delete document.documentElement.dataset.light; shared.tell("theme"); });
+
 const superscript = (text) => text.replace(/[-0-9]/g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
 function show(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";

@@ -75,6 +75,7 @@
     const ink = style("--soft"), grid = { stroke: style("--line"), width: 1 };
     const height = chart.figure.parentElement.classList.contains("large") ? Math.min(380, Math.max(240, innerWidth * 0.6)) : 210;
     if (chart.plot) chart.plot.destroy();
+    chart.plot = null;
     chart.lines = all;
     const axis = { stroke: ink, grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     chart.plot = new uPlot({
@@ -172,7 +173,8 @@
   }
   let cursor = null;
   function cursorMoved(chart, u) {
-    if (busy || !u.cursor) return;
+    // uPlot also calls this while it sets itself up, before it has a scale.
+    if (busy || u !== chart.plot) return;
     const { left } = u.cursor;
     cursor = left === undefined || left < 0 ? null : u.posToVal(left, "x");
     at(cursor, chart);
@@ -242,9 +244,13 @@
     }
     host.append(whole, where);
   }
-  function redraw() { for (const chart of charts) draw(chart); at(cursor, null); }
+  // A new chart has its scales only when uPlot's own microtask has run; the cursor is put after that.
+  function redraw(some = charts) {
+    for (const chart of some) draw(chart);
+    queueMicrotask(() => at(cursor, null));
+  }
   function heard(what) {
-    if (what === "runs") redraw();
+    if (what === "runs" || what === "theme") redraw();
     else if (what === "step") {
       if (shared.step === null) cursor = null;
       else {
@@ -260,18 +266,16 @@
     const caption = chart.figure.querySelector("figcaption");
     const scale = element("button", {
       type: "button", "aria-pressed": String(chart.log), title: "Logarithmic scale; values of zero and below are left out",
-      onclick: () => { chart.log = !chart.log; scale.setAttribute("aria-pressed", String(chart.log)); draw(chart); at(cursor, null); },
+      onclick: () => { chart.log = !chart.log; scale.setAttribute("aria-pressed", String(chart.log)); redraw([chart]); },
     }, "log");
     caption.append(scale);
     chart.readout = element("ul", { class: "readout" });
     chart.host = element("div", { class: "plot", tabindex: 0, role: "group", onkeydown: (event) => key(event, chart),
       "aria-label": `${chart.title}, a chart; arrow keys move the cursor, plus and minus zoom, 0 shows the whole run` });
     chart.figure.append(chart.readout, chart.host);
-    draw(chart);
   }
-  at(null, null);
+  redraw();
   shared.listeners.push(heard);
-  dark.addEventListener("change", redraw);
   let waiting = 0;
   new ResizeObserver(() => {
     cancelAnimationFrame(waiting);

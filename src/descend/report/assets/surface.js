@@ -90,7 +90,7 @@
       const last = path.step.length - 1, at = Math.max(0, upTo(path.step, now));
       path.at = at;
       const group = draw("g", { style: `--run:${path.colour}` });
-      if (!flat) group.append(draw("path", { class: "halo", d: line(0, last) }));
+      if (!flat) group.append(draw("path", { class: "halo", d: line(0, at) }));
       group.append(draw("path", { class: "trace ahead", d: line(at, last) }), draw("path", { class: "trace", d: line(0, at) }));
       const dot = (k, name, r) => there(k) && group.append(draw("circle", { class: name, cx: clamp(X(path.x[k][0])), cy: clamp(Y(height(path, k))), r }));
       if (flat) for (let k = 0; k <= Math.min(at, 80); k += 1) if (there(k) && k !== at) slopeLine(group, path, k, "slope", X, Y, (window.x1 - window.x0) * 0.03);
@@ -137,7 +137,7 @@
         const k = path.at, swatch = element("span", { class: "swatch" }), slope = path.gradient[k];
         swatch.style.setProperty("--run", path.colour);
         const item = (name, value) => element("span", {}, `${name} `, element("b", {}, value));
-        return element("li", {}, swatch, several ? content.runs[path.run].label : "", ` step ${show(path.step[k])}`,
+        return element("li", {}, swatch, several ? `${content.runs[path.run].label} · ` : "", `step ${show(path.step[k])}`,
           element("div", {}, ...figure.names.map((name, axis) => item(name, show(path.x[k][axis], 5))), item("loss", show(path.loss[k], 5))),
           slope && slope.length ? element("div", {}, item("gradient", slope.map((g) => show(g)).join(", "))) : "");
       }));
