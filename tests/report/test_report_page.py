@@ -243,3 +243,14 @@ def test_what_is_no_run_is_refused(tmp_path: Path, digits: Path) -> None:
     (digits / "result.json").write_text("{")
     with pytest.raises(StorageError, match=r"result\.json: damaged"):
         descend.report.write(digits)
+
+
+def test_a_run_with_parts_of_the_users_own_is_continued_from_python(tmp_path: Path) -> None:
+    settings = {"model": {"name": "own:Net"}, "rule": {"name": "own:RAdam"}}
+    run = fit_run(tmp_path / "run", steps=40, result=None, settings=settings)
+    text = visible(descend.report.write(run))
+    assert f"descend.descent.resume('{run}', model=..., rule=...)" in text
+    assert "Net on digits · RAdam, learning rate 0.001 · batches of 64" in text
+    settings["data"] = {"source": "mine.py:make"}
+    again = fit_run(tmp_path / "again", steps=40, result=None, settings=settings)
+    assert f"descend fit --resume {again}" in visible(descend.report.write(again))

@@ -170,3 +170,29 @@ def test_thinned_lines_stay_on_the_curve() -> None:
     middles = (kept[1:] + kept[:-1]) / 2
     # 0.7 for what was dropped, and half a unit in each direction for rounding.
     assert np.abs(np.hypot(*(middles - 1000).T) - 900).max() < 0.7 + math.sqrt(0.5)
+
+
+def own_line(path: Path, low: float, high: float, scale: float) -> Path:
+    axis = np.linspace(low, high, 61)
+    line = {"names": ["x"], "axes": [axis.tolist()], "loss": (scale * axis**2).tolist(), "path": []}
+    run = descent_1d(path, surface=line)
+    config = (run / "config.toml").read_text()
+    assert "(x**2 - 1)**2 + 0.3*x" in config
+    (run / "config.toml").write_text(config.replace("(x**2 - 1)**2 + 0.3*x", "own:f"))
+    return run
+
+
+def test_functions_of_one_name_share_a_surface_only_if_they_agree_on_it(tmp_path: Path) -> None:
+    same = [own_line(tmp_path / "a", -2, 2, 1.0), own_line(tmp_path / "b", -1.1, 3.3, 1.0)]
+    other, apart = own_line(tmp_path / "c", -2, 2, 1.3), own_line(tmp_path / "d", 5, 6, 1.0)
+    assert len(content(descend.report.write(same))["surfaces"]) == 1
+    assert len(content(descend.report.write([same[0], other]))["surfaces"]) == 2
+    assert len(content(descend.report.write([same[0], apart]))["surfaces"]) == 2
+
+
+def test_climbing_is_called_the_way_up(tmp_path: Path) -> None:
+    run = descent_1d(tmp_path / "run")
+    assert "and the way down" in visible(descend.report.write(run))
+    config = (run / "config.toml").read_text().replace("[problem]", "[problem]\nmaximize = true")
+    (run / "config.toml").write_text(config)
+    assert "and the way up" in visible(descend.report.write(run))

@@ -86,12 +86,17 @@ def marks(run: Run) -> list[dict[str, Any]]:
 
 def surfaces(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A figure for each problem of one or two parameters, with the paths of all runs that descend it."""
-    groups: dict[str, list[tuple[int, Run]]] = {}
+    groups: list[list[tuple[int, Run]]] = []
     for place, run in enumerate(runs):
-        key = surface.problem(run)
-        if key is not None:
-            groups.setdefault(key, []).append((place, run))
-    return [figure for group in groups.values() if (figure := surface.figure(group)) is not None]
+        if run.surface is None:
+            continue
+        for group in groups:
+            if surface.same_problem(group[0][1], run):
+                group.append((place, run))
+                break
+        else:
+            groups.append([(place, run)])
+    return [figure for group in groups if (figure := surface.figure(group)) is not None]
 
 
 def surface_section(place: int, figure: Mapping[str, Any], runs: Sequence[Run], of: int) -> str:
@@ -108,7 +113,7 @@ def surface_section(place: int, figure: Mapping[str, Any], runs: Sequence[Run], 
             )
     return sections.section(
         f"surface-{place}",
-        f"The loss over {names}, and the way down{': ' + ', '.join(labels) if of > 1 else ''}",
+        f"The loss over {names}, and the way {figure['way']}{': ' + ', '.join(labels) if of > 1 else ''}",
         f'<div class="surface {"one" if one else "two"}" data-surface="{place}"></div>'
         + "".join(f'<p class="note">{note}</p>' for note in notes)
         + how("how-curve.html" if one else "how-contour.html"),

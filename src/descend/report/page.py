@@ -130,7 +130,7 @@ def _several_header(runs: Sequence[Run], heading: str) -> str:
 
 
 def _run_sections(run: Run) -> str:
-    name = html.escape(str(run.setting("rule", "name")))
+    name = html.escape(sections.shown(run.setting("rule", "name")))
     return (
         sections.section("rule", f"The rule: {name}", sections.rule(run))
         + sections.section("data", "The data", sections.data(run))
@@ -149,7 +149,9 @@ def _several_sections(runs: Sequence[Run]) -> str:
         by_data.setdefault(str((run.data or {}).get("fingerprint")), run)
     for place, (name, run) in enumerate(by_rule.items()):
         told += sections.section(
-            f"rule-{place}", f"The rule: {html.escape(name)}", sections.rule(run, settings=False)
+            f"rule-{place}",
+            f"The rule: {html.escape(sections.shown(name))}",
+            sections.rule(run, settings=False),
         )
     for place, run in enumerate(by_data.values()):
         told += sections.section(f"data-{place}", "The data", sections.data(run))

@@ -37,37 +37,16 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 def subtitle(run: Run) -> str:
     """What ran on what, as one line of text."""
-    data = run.data or {}
-    rule, rate = run.setting("rule", "name"), run.setting("rule", "lr")
-    taken = run.setting("batch", "taken") or run.setting("batch", "size")
-    what = run.setting("model", "name")
-    source = data.get("name") or run.setting("data", "source")
-    subject = function(run)
-    if subject is None:
-        subject = f"{what} on {source}" if what and source else str(what or source or "")
-    parts = [
-        subject,
-        f"{rule}, learning rate {number(rate)}" if rule and rate is not None else str(rule or ""),
-    ]
-    if taken:
-        parts.append(f"batches of {number(taken)}" if taken != "full" else "the whole set at every step")
-    return " · ".join(part for part in parts if part)
-
-
-def function(run: Run) -> str | None:
-    """The function that `minimize` descended, as text; None for a fit."""
-    if run.setting("run", "kind") != "minimize":
-        return None
-    for keys in (
-        ("problem", "function"),
-        ("problem", "name"),
-        ("problem", "expression"),
-        ("function", "name"),
-    ):
-        found = run.setting(*keys)
-        if isinstance(found, str):
-            return found
-    return "a function"
+    rule, rate = shown(run.setting("rule", "name")), run.setting("rule", "lr")
+    taken = run.setting("batch", "taken")
+    if run.setting("run", "kind") == "minimize":
+        subject = shown(run.setting("problem", "function"))
+    else:
+        source = (run.data or {}).get("name") or run.setting("data", "source")
+        subject = " on ".join(filter(None, (shown(run.setting("model", "name")), shown(source))))
+    if rule and rate is not None:
+        rule += f", learning rate {number(rate)}"
+    return " · ".join(filter(None, (subject, rule, taken and f"batches of {number(taken)}")))
 
 
 def outcome(run: Run) -> str:
@@ -194,11 +173,11 @@ def rule(run: Run, *, settings: bool = True) -> str:
     values = {key: value for key, value in run.setting("rule").items() if key != "name"}
     if known is None:
         said = (
-            f"<p><code>{esc(name)}</code> is not one of descend's rules (a <code>torch.optim</code> "
+            f"<p><code>{esc(shown(name))}</code> is not one of descend's rules (a <code>torch.optim</code> "
             "optimizer, or one of your own), so there is no formula to show.</p>"
         )
-        shown = ((key, f"<code>{esc(value)}</code>") for key, value in values.items())
-        return said + (facts(shown) if settings else "")
+        settled = ((key, f"<code>{esc(value)}</code>") for key, value in values.items())
+        return said + (facts(settled) if settings else "")
     text = known.formula_text.strip()
     return (
         f'<p>{esc(known.summary)}</p>\n<div class="formula" role="group" aria-label="Formula">'
@@ -303,14 +282,38 @@ def onward(run: Run) -> str:
     place = str(run.path)
     quoted = f"'{place}'" if any(letter in place for letter in ' ()&;$"') else place
     lines = []
-    if run.setting("run", "kind") != "minimize":
-        if run.result is None or run.result.get("reason") in ("interrupted", "time_limit"):
-            lines.append(("Continue exactly where it stopped", f"descend fit --resume {quoted}"))
-        if run.data and run.data.get("task") != "custom":
-            lines.append(("Predict new rows", f"descend predict {quoted} new.csv"))
+    if run.result is None or run.result.get("reason") == "interrupted":
+        lines.append(("Continue exactly where it stopped", _resume(run, quoted)))
+    if run.data and "recipe" in run.data:
+        lines.append(("Predict new rows", f"descend predict {quoted} new.csv"))
     lines.append(("Write this page again", f"descend report {quoted}"))
     lines.append(("Beside another run", f"descend report {quoted} OTHER_RUN"))
     return facts((name, f"<code>{esc(line)}</code>") for name, line in lines)
+
+
+def _resume(run: Run, quoted: str) -> str:
+    """The command line, or a line of Python for a run with parts that no name stands for."""
+    named = {"model": run.setting("model", "name"), "function": run.setting("problem", "function")}
+    again = [part for part, name in {**named, "rule": run.setting("rule", "name")}.items() if is_own(name)]
+    if str(run.setting("schedule", "lr")).startswith("torch:"):
+        again.append("schedule")
+    if again and ".py:" not in str(run.setting("data", "source")):
+        given = "".join(f", {part}=..." for part in again)
+        return f"descend.descent.resume({str(run.path)!r}{given})"
+    return f"descend {run.setting('run', 'kind') or 'fit'} --resume {quoted}"
+
+
+def is_own(name: Any) -> bool:
+    """Whether a name in the configuration stands for an object of the user's, not for something known."""
+    return isinstance(name, str) and name.startswith("own:")
+
+
+def shown(name: Any) -> str:
+    """
+    >>> shown("own:Net"), shown("mlp"), shown(None)
+    ('Net', 'mlp', '')
+    """
+    return "" if name is None else str(name).removeprefix("own:")
 
 
 def numbers(run: Run, most: int = 12) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .read import Floats, Run
+from .sections import is_own
 from .series import short, shorts
 from .words import real
 
@@ -21,22 +22,28 @@ POINTS = 900
 # Contour lines are written in whole units, this many along each side of the grid.
 _UNITS = 2000
 _SHADE = (56, 104, 158)
-# Where a run starts and how it walks is its own affair; what is left says which function it descends.
-_NOT_THE_PROBLEM = ("start", "x0", "init", "seed", "lr", "rule", "steps")
+# Where a run starts is its own affair; what is left says which function it descends.
+_NOT_THE_PROBLEM = ("start", "init", "seed")
 
 
-def problem(run: Run) -> str | None:
-    """What must be equal for two runs to be drawn on one surface; None for a run without a surface."""
-    if run.surface is None:
-        return None
-    data = run.data or {}
-    asked: dict[str, Any] = {
-        key: _asked(run.config[key])
-        for key in ("problem", "function", "minimize", "model")
-        if key in run.config
-    }
-    asked["data"] = data.get("fingerprint") or _asked(run.config.get("data"))
-    return repr((run.surface.get("names"), sorted(asked.items(), key=str)))
+def same_problem(one: Run, other: Run) -> bool:
+    """Whether two runs descend one function, so that their paths belong on one surface.
+
+    Two functions of the user's may bear one name; such surfaces must also agree where both were measured.
+    """
+    if _problem(one) != _problem(other):
+        return False
+    if not is_own(one.setting("problem", "function")):
+        return True
+    assert one.surface is not None
+    assert other.surface is not None
+    return _agree(one.surface, other.surface)
+
+
+def _problem(run: Run) -> tuple[Any, ...]:
+    config, data = run.config, run.data or {}
+    asked = [_asked(config.get(part)) for part in ("problem", "model")]
+    return ((run.surface or {}).get("names"), *asked, data.get("fingerprint") or _asked(config.get("data")))
 
 
 def _asked(value: Any) -> Any:
@@ -48,13 +55,14 @@ def _asked(value: Any) -> Any:
 def figure(runs: Sequence[tuple[int, Run]]) -> dict[str, Any] | None:
     """What the page needs to draw `runs` (place in the report, run) on the surface they share.
 
-    {"names", "dims", "window": [x0, x1, y0, y1], "curve" | "grids", "paths", "note"}; None when no run has
-    a grid that can be drawn. Grids of several runs are laid over one another, the widest lowest, with one
+    {"names", "dims", "window": [x0, x1, y0, y1], "curve" | "grids", "paths", "way", "note"}; None when no run
+    has a grid that can be drawn. Grids of several runs are laid over one another, the widest lowest, with one
     shading and one set of levels for all.
     """
     surfaces = [run.surface for _, run in runs if run.surface is not None]
     names = [str(name) for name in surfaces[0].get("names") or ["x", "y"][: len(surfaces[0].get("axes", []))]]
     found: dict[str, Any] = {"names": names, "dims": len(names), "note": None}
+    found["way"] = "up" if runs[0][1].setting("problem", "maximize") else "down"
     found["paths"] = [path for place, run in runs if (path := _path(place, run))]
     if len(names) == 1:
         curve = _curve(surfaces)
@@ -107,6 +115,29 @@ def _floats(values: Sequence[Any]) -> Floats:
     return np.asarray(
         [np.nan if (found := real(value)) is None else found for value in values], dtype=np.float64
     )
+
+
+def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the values of `other` lie among those of `one` around them; False where none compare."""
+    if len(one.get("names") or []) == 1:
+        curves = [_curve([each]) for each in (one, other)]
+        grids = [None if each is None else (each[0], np.zeros(1), each[1][None]) for each in curves]
+    else:
+        grids = [_grid(one), _grid(other)]
+    if grids[0] is None or grids[1] is None:
+        return False
+    (x, y, z), (u, v, w) = grids[0], grids[1]
+    columns = np.flatnonzero((u >= x[0]) & (u <= x[-1]))[:: max(1, len(u) // 30)]
+    rows = np.flatnonzero((v >= y[0]) & (v <= y[-1]))[:: max(1, len(v) // 30)]
+    for row in rows.tolist():
+        at_y = int(np.searchsorted(y, v[row]))
+        for column in columns.tolist():
+            at_x = int(np.searchsorted(x, u[column]))
+            near = z[max(0, at_y - 2) : at_y + 2, max(0, at_x - 2) : at_x + 2]
+            value, slack = w[row, column], 0.1 * np.ptp(near) + 1e-6 * np.abs(near).max()
+            if np.isfinite(near).all() and not near.min() - slack <= value <= near.max() + slack:
+                return False
+    return bool(len(rows) and len(columns))
 
 
 def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) -> None:
