@@ -1,4 +1,4 @@
-"""One process to a run directory: a lock that the operating system drops when its holder dies, however it dies."""
+"""One process to a run directory: a lock that the operating system drops when its holder dies."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Lock:
                 owner = _described(file)
                 file.close()
                 raise StorageError(
-                    f"{self.path.parent}: in use by another process{owner}; wait until it ends, or give another "
-                    "directory"
+                    f"{self.path.parent}: in use by another process{owner}; wait until it ends, or give "
+                    "another directory"
                 )
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):

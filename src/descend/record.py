@@ -1,6 +1,7 @@
-"""The run directory: what was asked (`config.toml`, `data.json`), what happened (`history.jsonl`, `result.json`).
+"""The run directory: what was asked, and what happened. Whatever reads a run reads only this.
 
-Whatever reads a run reads only this. A run directory appears whole, with its first checkpoint in it, or not at all.
+What was asked is in `config.toml` and `data.json`, what happened in `history.jsonl` and `result.json`. A run
+directory appears whole, with its first checkpoint in it, or not at all.
 """
 
 from __future__ import annotations
@@ -97,6 +98,24 @@ def plain(value: Any) -> Any:
     return value
 
 
+_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def numbers(value: Any) -> Any:
+    """The other way round: the names of NaN and the infinities become floats.
+
+    >>> numbers({"loss": "-Infinity", "reason": "diverged"})
+    {'loss': -inf, 'reason': 'diverged'}
+    """
+    if isinstance(value, str):
+        return _NAMES.get(value, value)
+    if isinstance(value, dict):
+        return {key: numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [numbers(part) for part in value]
+    return value
+
+
 def line(row: Mapping[str, Any]) -> bytes:
     """One line of the history. Python writes a float with the digits that read back to the same bits."""
     try:
@@ -145,7 +164,7 @@ def preflight(path: str | os.PathLike[str]) -> Path:
         elif directory.exists():
             raise StorageError(f"{directory}: exists and is no directory; give another one")
         directory.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory.parent).close()  # noqa: SIM115
+        tempfile.TemporaryFile(dir=directory.parent).close()
     return directory
 
 
@@ -246,7 +265,7 @@ class RunDirectory:
         """
         if self.length < length:
             raise StorageError(
-                f"{self.path / HISTORY}: damaged: {self.length} bytes long, the checkpoint was made at {length}"
+                f"{self.path / HISTORY}: damaged: {self.length} bytes long, the checkpoint needs {length}"
             )
         with storing(self.path / HISTORY):
             self._history.truncate(length)
@@ -355,7 +374,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     ):  # a last line without its end is still being written
         try:
             row = json.loads(text)
-            rows.append({key: float(v) if isinstance(v, str) else v for key, v in row.items()})
+            rows.append({key: numbers(found) for key, found in row.items()})
         except (ValueError, AttributeError) as error:
             raise StorageError(f"{path}, line {number}: damaged: {error}") from error
     return rows

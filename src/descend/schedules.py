@@ -293,7 +293,7 @@ class Plateau(Schedule):
     """`value`, multiplied by `factor` once the loss has not fallen for more than `patience` epochs.
 
     A loss counts as lower when it is below `best * (1 - threshold)` (for a negative best, below
-    `best * (1 + threshold)`). After each cut `cooldown` epochs do not count. The value never goes below `low`.
+    `best * (1 + threshold)`). After each cut `cooldown` epochs do not count. The value stays above `low`.
     As torch's ReduceLROnPlateau. The schedule itself has no state: `seen` turns a state and a loss into the
     next state.
     """

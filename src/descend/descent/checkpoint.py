@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any instant: written aside, synced, with the manifest of hashes last.
 
-A checkpoint is a directory `step-00000025` of three files: `state.safetensors`, `state.json`, and `manifest.json`
-with the length and SHA-256 of the other two and of itself. Names that begin with a dot are unfinished business.
+A checkpoint is a directory `step-00000025` of three files: `state.safetensors`, `state.json`, and
+`manifest.json` with the length and SHA-256 of the other two and the hash of itself. Names that begin with a
+dot are unfinished business.
 """
 
 from __future__ import annotations
@@ -10,17 +11,52 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import StorageError
+from ..errors import StorageError, UsageError
 from ..record import storing, sync_directory, write_synced
 from .state import pack, unpack
 
 FORMAT = 1
 KEEP = 2
+_EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
+_UNITS = {"": ("steps", 1), "step": ("steps", 1), "epoch": ("epochs", 1), "min": ("seconds", 60)}
+_UNITS |= {"minute": ("seconds", 60), "s": ("seconds", 1), "second": ("seconds", 1), "h": ("seconds", 3600)}
 _FILES = ("state.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often to save: every `number` of steps, epochs or seconds."""
+
+    number: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.number:g} {self.unit}"
+
+
+def every(given: int | str) -> Every:
+    """`25` or `"25"` (steps), `"2 epochs"`, `"5 min"`, `"30 s"`.
+
+    >>> str(every("5 min"))
+    '300 seconds'
+
+    Raises:
+        UsageError: something else.
+    """
+    match = _EVERY.fullmatch(str(given).lower())
+    unit, scale = ("", 0) if match is None else _UNITS.get(match[2].removesuffix("s") or match[2], ("", 0))
+    number = float(match[1]) * scale if match else 0.0
+    if number <= 0 or (unit != "seconds" and not number.is_integer()) or isinstance(given, bool):
+        raise UsageError(
+            f"checkpoint every {given!r}: give a whole number of steps, or as in '2 epochs', '5 min'"
+        )
+    return Every(number, unit)
 
 
 def save(directory: Path, step: int, tree: dict[str, Any], keep: int = KEEP) -> Path:

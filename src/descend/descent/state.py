@@ -1,4 +1,4 @@
-"""A tree of state as JSON and tensors, and back to the bit: what a checkpoint holds, without anything that can run.
+"""A tree of state as JSON and tensors, and back to the bit: what a checkpoint holds. None of it can run.
 
 Also the state of the random number generators.
 """
@@ -68,8 +68,8 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
             items = [walk(part, f"{path}/{place}") for place, part in enumerate(value)]
             return items if isinstance(value, list) else {_TAG: "tuple", "items": items}
         raise UsageError(
-            f"{path.lstrip('/')} is a {type(value).__name__}, which a checkpoint cannot hold: it takes tensors, "
-            "numbers, texts, and lists, tuples and dicts of these"
+            f"{path.lstrip('/')} is a {type(value).__name__}, which a checkpoint cannot hold: it takes "
+            "tensors, numbers, texts, and lists, tuples and dicts of these"
         )
 
     return walk(tree, ""), tensors
@@ -97,7 +97,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     items = [unpack(part, tensors) for part in packed["items"]]
     if kind == "tuple":
         return tuple(items)
-    pairs = {key: part for key, part in items}
+    pairs = dict(items)
     return Counter(pairs) if kind == "counter" else pairs
 
 
@@ -132,7 +132,7 @@ def random_state() -> dict[str, Any]:
         },
         "python": random.getstate(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
