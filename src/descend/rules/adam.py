@@ -6,8 +6,10 @@ The first step is lr in every direction, whatever the size of the gradient.
 
 Paper: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, Algorithm 1.
 Deviations: none; written as Algorithm 1.
-torch, optax: the same, eps outside the root of the corrected v. Keras: eps is added to the root of the
-uncorrected v (the "epsilon hat" of section 2 of the paper) and its default is 1e-7.
+torch: `Adam`, the same: eps outside the root of the corrected v.
+optax: `adam`, the same; it has a second eps_root inside the root, 0 by default.
+Keras: `Adam` adds eps to the root of the uncorrected v (the "epsilon hat" of section 2 of the paper); its
+default is 1e-7.
 """
 
 from descend.formula import Hyper, State, rule

@@ -1,14 +1,21 @@
 """Momentum keeps a running sum of gradients and steps along it.
 
 A heavy ball: what it gained on earlier slopes carries it on. Along a constant gradient the steps grow to
-1/(1 - momentum) times the plain step; across a ravine the signs cancel.
+1/(1 - momentum) times the plain step; across a ravine the signs cancel. On a quadratic of curvature h it
+converges exactly when lr < 2 * (1 + momentum) / h.
+
+The exponentially weighted form `ema_momentum` is this rule with its lr multiplied by 1 - momentum: with
+dampening 0, lr here and lr / (1 - momentum) there give the same path.
 
 Paper: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", in the form of
 Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", eq. 1 and 2.
-Deviations: lr stands outside the sum, as in torch, so a change of lr acts at once on the whole buffer; with
-a constant lr both forms give the same path. Dampening is torch's own and 0 in the paper.
-torch: the first buffer is g itself, without dampening. optax: no dampening. Keras: lr inside the sum.
-The exponentially weighted form b = momentum*b + (1 - momentum)*g is this rule with lr/(1 - momentum).
+Deviations: lr stands outside the sum, so a change of lr acts at once on the whole buffer; with a constant lr
+both forms give the same path. Dampening is torch's own; with 0 it is absent.
+torch: `SGD(momentum=...)`, the same; the first buffer is g itself, whatever the dampening. Its default
+momentum is 0.
+optax: `sgd(momentum=...)`, the same without dampening.
+Keras: `SGD(momentum=...)` keeps lr inside the sum: b = momentum * b - lr * g, p = p + b. It differs once lr
+changes.
 """
 
 from descend.formula import Hyper, State, rule

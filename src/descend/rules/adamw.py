@@ -1,0 +1,36 @@
+"""AdamW is Adam whose weight decay shrinks the parameter directly, outside the averages.
+
+In Adam with an L2 penalty the penalty's gradient is divided by the root of v like any other, so weights with
+large gradients decay less. Here every weight loses the same share, lr * weight_decay, each step.
+
+Paper: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv:1711.05101, Algorithm 2.
+Deviations: the decay is multiplied by lr, as in torch; in the paper only by the schedule's factor, so that
+lr and weight_decay can be tuned apart (the modifier `independent_decay` with `adam` is that form).
+torch: `AdamW`, the same; default weight_decay 1e-2.
+optax: `adamw`, the same up to rounding; default weight_decay 1e-4.
+Keras: `AdamW` decays by lr * weight_decay, default 4e-3; eps as in its `Adam`.
+"""
+
+from descend.formula import Hyper, State, rule
+from descend.formula.vocabulary import sqrt
+
+
+@rule(title="AdamW", source="Loshchilov and Hutter 2019, Algorithm 2, arXiv:1711.05101")
+def adamw(
+    p,
+    g,
+    t,
+    m=State("exp_avg", doc="average of the gradients"),
+    v=State("exp_avg_sq", doc="average of the squared gradients"),
+    lr=Hyper(1e-3, "[0, inf)", "learning rate: the size of a step"),
+    beta1=Hyper(0.9, "[0, 1)", "how much of m is kept each step; remembers about 1/(1 - beta1) steps"),
+    beta2=Hyper(0.999, "[0, 1)", "how much of v is kept each step"),
+    eps=Hyper(1e-8, "[0, inf)", "keeps the division finite where v is zero"),
+    weight_decay=Hyper(1e-2, "[0, inf)", "share of p removed each step, times lr"),
+):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p)
+    return p, m, v
