@@ -15,9 +15,9 @@ NAME = "torch"
 
 
 def source(program: Program) -> str:
-    """The step as Python over torch: `step(s, p, g, …) -> (p, states…)`, with `s` the row of scalars."""
-    names: dict[Node, str] = {n: f"s[{i}]" for n, i in program.row_index.items()}
-    lines = [f"def step(s, {', '.join(program.operands)}):"]
+    """The step as Python over torch: `step(_s, p, g, …) -> (p, states…)`, with `_s` the row of scalars."""
+    names: dict[Node, str] = {n: f"_s[{i}]" for n, i in program.row_index.items()}
+    lines = [f"def step(_s, {', '.join(program.operands)}):"]
     for n in program.body:
         lines.append(f"    {program.labels[n]} = {_expression(n, names)}")
         names[n] = program.labels[n]
@@ -43,7 +43,7 @@ def function(program: Program) -> Any:
 def step(
     program: Program, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """New values of p and the states, as new tensors of the operands' dtypes; half types compute in float32."""
+    """New p and states as new tensors of the operands' dtypes; half types compute in float32."""
     wide = {
         word: x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for word, x in operands.items()
     }

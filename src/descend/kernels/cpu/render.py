@@ -124,12 +124,12 @@ class Renderer:
         given = []
         for k, word in enumerate(operands):
             lines += [
-                f"  %{word}_k = add i64 %first, {k}",
-                f"  %{word}_at = getelementptr ptr, ptr %addresses, i64 %{word}_k",
-                f"  %{word}_base = load ptr, ptr %{word}_at",
-                f"  %{word} = getelementptr {STORAGE[self.dtypes[k]]}, ptr %{word}_base, i64 %offset",
+                f"  %of.{word}_k = add i64 %first, {k}",
+                f"  %of.{word}_at = getelementptr ptr, ptr %addresses, i64 %of.{word}_k",
+                f"  %of.{word}_base = load ptr, ptr %of.{word}_at",
+                f"  %of.{word} = getelementptr {STORAGE[self.dtypes[k]]}, ptr %of.{word}_base, i64 %offset",
             ]
-            given.append(f"ptr %{word}")
+            given.append(f"ptr %of.{word}")
         lines += [
             f"  %row_k = mul i64 %line, {max(1, len(self.program.scalars.row))}",
             f"  %s = getelementptr {self.scalar}, ptr %rows, i64 %row_k",
@@ -151,7 +151,7 @@ class Renderer:
             if n.is_condition:
                 value = head.emit(f"fcmp une {self.scalar} {value}, {self._number(0)}")
             leaves[n] = self._splat(head, value, "i1" if n.is_condition else self.scalar)
-        signature = ", ".join(f"ptr noalias %{word}" for word in operands)
+        signature = ", ".join(f"ptr noalias %of.{word}" for word in operands)
         whole = _Lines([], declared, head.count)
         self._elements(whole, leaves, "%i", None)
         rest = _Lines([], declared, whole.count)
@@ -191,7 +191,7 @@ class Renderer:
         used |= {n.word for n in self.program.written.values() if n.op == "name"}
         pointers = {}
         for k, word in enumerate(self.program.operands):
-            pointers[word] = out.emit(f"getelementptr {STORAGE[self.dtypes[k]]}, ptr %{word}, i64 {index}")
+            pointers[word] = out.emit(f"getelementptr {STORAGE[self.dtypes[k]]}, ptr %of.{word}, i64 {index}")
             if word in used:
                 values[Node("name", (), word)] = self._load(out, pointers[word], self.dtypes[k], mask)
         labels = {n: f"s[{i}]" for n, i in self.program.row_index.items()}
