@@ -82,6 +82,25 @@ def test_what_a_run_records_for_reading_only_is_ignored(tmp_path: Path) -> None:
     assert settings.values == {"run.seed": 5, "batch.size": "auto"}
 
 
+def test_what_belongs_to_another_rule_model_or_seed_is_left_behind(tmp_path: Path) -> None:
+    settings = fit_settings()
+    settings.read(
+        written(
+            tmp_path,
+            '[rule]\nlr = 0.1\nname = "adam"\nbeta1 = 0.8\n[run]\nseed = 1\n[data]\nseed = 1\ntarget = "y"\n',
+        )
+    )
+    settings.override("rule.momentum=0.9")
+    settings.flag("rule.name", "momentum", "--rule")
+    settings.flag("run.seed", 2, "--seed")
+    assert settings.values == {
+        "rule.momentum": 0.9,
+        "rule.name": "momentum",
+        "run.seed": 2,
+        "data.target": "y",
+    }
+
+
 def test_a_missing_file_and_a_missing_equals_sign() -> None:
     with pytest.raises(UsageError, match="there is no such file"):
         fit_settings().read(Path("nowhere.toml"))

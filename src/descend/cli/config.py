@@ -39,6 +39,7 @@ FIT = (
     *_COMMON,
     "data.source",
     "data.name",
+    "data.seed",
     "data.target",
     "data.validation",
     "data.encoding",
@@ -56,7 +57,7 @@ FIT = (
     "batch.clip_norm",
     "stop.epochs",
 )
-MINIMIZE = (*_COMMON, "problem.function", "problem.start", "problem.maximize")
+MINIMIZE = (*_COMMON, "checkpoint.clip_norm", "problem.function", "problem.start", "problem.maximize")
 _READ_ONLY = (
     "run.own_loss",
     "run.descend",
@@ -66,6 +67,9 @@ _READ_ONLY = (
     "batch.reason",
     "choices",
 )
+
+# What a file says of its rule, its model, its split is not for another rule, model or seed given over it.
+_HEADS = {"rule.name": "rule.", "model.name": "model.", "run.seed": "data.seed"}
 
 
 class Settings:
@@ -153,15 +157,15 @@ class Settings:
             value, key = {**self.values.get(parent, {}), key.rpartition(".")[2]: value}, parent
         if key not in self.known and f"{table}.*" not in self.known:
             raise UsageError(f"{origin}: unknown key '{key}'{self._advice(key)}")
-        if key in ("rule.name", "model.name") and self.values.get(key, value) != value:
-            self._leave_behind(table)
+        if key in _HEADS and self.values.get(key, value) != value:
+            self._leave_behind(_HEADS[key])
         self.values[key] = value
         self.origin[key] = origin
 
-    def _leave_behind(self, table: str) -> None:
-        """What a file says of its rule or model is not for another one."""
+    def _leave_behind(self, start: str) -> None:
+        """Drops what a file says under `start`: it was for another rule, model or seed."""
         for key in list(self.values):
-            if key.startswith(f"{table}.") and not self.origin[key].startswith("--"):
+            if key.startswith(start) and not self.origin[key].startswith("--"):
                 del self.values[key], self.origin[key]
 
     def _advice(self, key: str) -> str:

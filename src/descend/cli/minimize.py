@@ -17,9 +17,19 @@ _FLAGS = {
     "rule": "rule.name",
     "lr": "rule.lr",
     "steps": "stop.steps",
+    "minutes": "stop.minutes",
+    "patience": "stop.patience",
     "tolerance": "stop.tolerance",
     "target_loss": "stop.target",
+    "clip_norm": "checkpoint.clip_norm",
+    "checkpoint_every": "checkpoint.every",
     "seed": "run.seed",
+}
+
+# argument of descend.minimize -> (setting, type, what is wanted)
+_ARGUMENTS: dict[str, options.Argument] = {
+    "maximize": ("problem.maximize", bool, "true or false"),
+    "clip_norm": ("checkpoint.clip_norm", (int, float), "a number"),
 }
 
 
@@ -28,11 +38,15 @@ _FLAGS = {
 @click.option("--start", metavar="X,Y,...", help="Where to start: a number for each variable.")
 @click.option("--maximize", is_flag=True, default=None, help="Climb instead.")
 @click.option("--rule", help="The update rule: see descend rules. [default: gradient_descent]")
-@click.option("--lr", type=float, help="The learning rate. [default: the rule's]")
+@click.option("--lr", type=float, help="The learning rate. [default: measured at the start]")
 @click.option("--steps", type=int, help="Stop after so many steps. [default: 1000]")
+@click.option("--minutes", type=float, help="Stop after so many minutes.")
+@click.option("--patience", type=int, help="Stop when the value falls no more for so many steps.")
 @click.option("--tolerance", type=float, help="Stop when the norm of the gradient is below this.")
 @click.option("--target-loss", type=float, help="Stop when the value is this low.")
-@click.option("--seed", type=int, help="The seed, for a start that is drawn.")
+@click.option("--clip-norm", type=float, help="Scale the gradient down to this norm where it is longer.")
+@click.option("--seed", type=int, help="The seed of a function that draws random numbers. [default: 0]")
+@click.option("--checkpoint-every", metavar="TIME", help='As in 25 (steps) or "5 min".')
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME-1, -2, ...]"
 )
@@ -82,9 +96,7 @@ def _minimize(settings: Settings, out: Path | None, quiet: bool) -> int:
     start = settings.get("problem.start", list, "a list of numbers")
     directory = out or record.fresh("runs", options.slug(function))
     minutes = settings.get("stop.minutes", (int, float), "a number")
-    found = options.arguments(settings)
-    if settings.get("problem.maximize", bool, "true or false"):
-        found["maximize"] = True
+    found = options.arguments(settings, _ARGUMENTS)
     with progress.choose(directory.name, quiet=quiet, minutes=minutes) as shown:
         minimum = descent.minimize(function, start, out=directory, listener=shown, **found)
     return summary.finish(directory, minimum.reason, minimum.result.signal, quiet)

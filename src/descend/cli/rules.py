@@ -30,8 +30,12 @@ def command() -> None:
         rule = rules.get(name)
         hypers = ", ".join(f"{hyper.name}={_value(hyper.default)}" for hyper in rule.hypers)
         table.add_row(name, rule.kind, rule.summary, hypers, rule.source)
-    console.print(table)
-    if not piped:
+    if piped:
+        with console.capture() as captured:
+            console.print(table)
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    else:
+        console.print(table)
         console.print("\n[dim]descend show RULE prints a rule's formula and the code made from it.[/]")
 
 
