@@ -199,7 +199,7 @@ class Chain(Schedule):
     parts: tuple[Schedule, ...]
     at: tuple[int, ...]
 
-    def __init__(self, parts: tuple[Schedule, ...], at: tuple[int, ...]) -> None:
+    def __init__(self, parts: tuple[Schedule, ...], at: tuple[int, ...] = ()) -> None:
         need(
             bool(parts) and all(isinstance(part, Schedule) for part in parts),
             "chain: give schedules, and with at=[...] the steps at which the next one begins",
@@ -273,7 +273,7 @@ class WarmupStableDecay(Schedule):
         if step < self.warmup:
             return self.value * (step + 1) / (self.warmup + 1)
         into = step - (self.total - self.decay)
-        if into <= 0:
+        if into <= 0 or not self.decay:
             return self.value
         return self.value + (self.end - self.value) * min(1.0, into / self.decay)
 

@@ -121,7 +121,7 @@ def load(directory: Path) -> tuple[int, dict[str, Any], list[str]]:
     for path in reversed(steps(directory)):
         try:
             step, tree = _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged.append((path, str(error)))
             continue
         for bad, _ in damaged:
@@ -155,7 +155,10 @@ def _read(path: Path) -> tuple[int, dict[str, Any]]:
             raise ValueError(f"{name} has {len(contents[name])} of its {wanted['bytes']} bytes")
         if hashlib.sha256(contents[name]).hexdigest() != wanted["sha256"]:
             raise ValueError(f"{name} does not match its hash")
-    tensors = safetensors.torch.load(contents["state.safetensors"])
+    try:
+        tensors = safetensors.torch.load(contents["state.safetensors"])
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"state.safetensors cannot be read: {error}") from error
     return int(manifest["step"]), unpack(json.loads(contents["state.json"]), tensors)
 
 

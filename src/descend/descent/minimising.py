@@ -191,6 +191,8 @@ def prepare_again(
     texts = config.get("schedule")
     if schedule is None and str((texts or {}).get("lr", "")).startswith("torch:"):
         raise needs_again("schedule", "a torch scheduler", "schedule")
+    conditions = stop_arguments(dict(config["stop"]))
+    conditions.pop("epochs")
     own = rule is not None and not isinstance(rule, str)
     return prepare_minimum(
         function,
@@ -204,5 +206,5 @@ def prepare_again(
         log_every=config["run"]["log_every"],
         clip_norm=config["checkpoint"].get("clip_norm"),
         checkpoint_every=config["checkpoint"]["every"],
-        **stop_arguments(dict(config["stop"])),
+        **conditions,
     )

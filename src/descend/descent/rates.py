@@ -14,7 +14,7 @@ from .optimizers import Rule, make
 
 _EXACT = 32  # up to this many numbers the Hessian is computed whole, above it by power iteration
 _ITERATIONS = 20
-_SHARE = 0.02  # of the start's size, for rules whose step has a length of its own
+_SHARE = 0.05  # of the start's size, for rules whose step has a length of its own
 
 
 def default_rate(
