@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .data.batches import sample_seed
 from .errors import UsageError, nearest
 
 Fill = Callable[[Tensor, torch.Generator], object]
@@ -137,8 +138,9 @@ def get(name: str) -> Initialiser:
 def apply(name: str, model: nn.Module, seed: int | torch.Generator = 0) -> list[str]:
     """Sets a model's weights in place; returns the names of the parameters set.
 
-    The randomness comes from `seed` (a CPU generator, or a number that seeds one) alone: the global state is
-    neither read nor changed, and the values are the same on every device.
+    The randomness comes from `seed` (a CPU generator, or a number) alone: the global state is neither read
+    nor changed, and the values are the same on every device. A number is mixed before it seeds a generator:
+    otherwise data drawn after `torch.manual_seed` of the same number would be the numbers of the weights.
 
     Raises:
         UsageError: no such initialiser, or the model has weights without a size yet.
@@ -150,7 +152,7 @@ def apply(name: str, model: nn.Module, seed: int | torch.Generator = 0) -> list[
     True
     """
     chosen = get(name)
-    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    generator = seed if isinstance(seed, torch.Generator) else _generator(seed)
     done = []
     seen: set[Tensor] = set()
     with torch.no_grad():
@@ -183,6 +185,10 @@ def _set(
         parameter.zero_()
         return True
     return False
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(sample_seed(seed, -1, -1))
 
 
 def _drawn(dtype: torch.dtype) -> torch.dtype:

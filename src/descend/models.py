@@ -226,6 +226,21 @@ def default_for(data: Data) -> tuple[str, str]:
     )
 
 
+def default_epochs(samples: int, batch: int) -> tuple[int, str]:
+    """How many epochs are taken where none are named, and why: about a thousand steps, in 10 to 400 epochs.
+
+    >>> default_epochs(1438, 64)
+    (44, '23 steps an epoch: 44 epochs are about a thousand steps')
+    """
+    steps = -(-samples // batch)
+    wanted = -(-1000 // steps)
+    epochs = min(max(wanted, 10), 400)
+    each = f"{steps} step{'s' if steps > 1 else ''} an epoch: "
+    if epochs == wanted:
+        return epochs, f"{each}{epochs} epochs are about a thousand steps"
+    return epochs, f"{each}{epochs} epochs, the {'fewest' if epochs == 10 else 'most'} taken unasked"
+
+
 def _as(outputs: Tensor, targets: Tensor, what: str) -> Tensor:
     """`outputs` in the shape of `targets`; [N] and [N, 1] stand for the same."""
     if outputs.shape == targets.shape:

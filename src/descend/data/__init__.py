@@ -7,8 +7,8 @@ from .batches import sample_seed
 from .encode import decode, encode, probabilities
 from .load import load, reload
 from .named import names
+from .sampled import DatasetSource, LoaderSource
 from .sources import Data, Source, TensorSource
-from .torchsets import DatasetSource, LoaderSource
 
 __all__ = [
     "Data",

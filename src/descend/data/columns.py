@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TYPES = ("number", "category", "date", "drop")
 MOST_VALUES = 64
+FAR = 20  # deviations from the mean that are worth a notice
 ROW_NUMBER_NAMES = {"", "id", "index", "row", "rowid", "rownames", "unnamed: 0"}
 Where = Callable[[int], str]
 Floats = NDArray[np.float64]
@@ -57,8 +58,8 @@ def days(series: pd.Series[Any]) -> tuple[Floats, NDArray[np.bool_]]:
 
 def texts(series: pd.Series[Any]) -> NDArray[np.object_]:
     """A column as text, with None for missing values."""
-    plain = series.astype("object")
-    return plain.map(lambda v: str(v).strip(), na_action="ignore").where(series.notna(), None).to_numpy()
+    values = [None if missing else str(v).strip() for v, missing in zip(series, series.isna(), strict=True)]
+    return np.array(values, dtype=object)
 
 
 def find_type(series: pd.Series[Any], name: str, where: Where) -> tuple[str, str]:
@@ -179,16 +180,16 @@ def _fit_column(
     known = numeric[train][~np.isnan(numeric[train])]
     if len(known) == 0:
         return {"name": name, "type": "drop", "why": "it has no values in the training part"}
-    fill, std = (
-        float(np.median(known)),
-        float(np.nan_to_num(numeric[train], nan=float(np.median(known))).std()),
-    )
     if known.min() == known.max():
         return {"name": name, "type": "drop", "why": "it is constant"}
-    mean = float(np.where(np.isnan(numeric[train]), fill, numeric[train]).mean())
+    fill = float(np.median(known))
+    filled = np.where(np.isnan(numeric[train]), fill, numeric[train])
+    mean, std = float(filled.mean()), float(filled.std())
     if not standardise:
-        mean, std = 0.0, 1.0
-    return {"name": name, "type": kind, "mean": mean, "std": std, "fill": fill}
+        return {"name": name, "type": kind, "mean": 0.0, "std": 1.0, "fill": fill}
+    far = float(np.abs(filled - mean).max()) / std
+    recipe = {"name": name, "type": kind, "mean": mean, "std": std, "fill": fill}
+    return {**recipe, "far": far} if far > FAR else recipe
 
 
 def _notices(series: pd.Series[Any], recipe: dict[str, Any], asked: bool) -> list[str]:
@@ -208,6 +209,11 @@ def _notices(series: pd.Series[Any], recipe: dict[str, Any], asked: bool) -> lis
         )
     if kind == "date":
         notices.append(f"column {name!r} holds dates: taken as days since 1970-01-01")
+    if "far" in recipe:
+        notices.append(
+            f"column {name!r} has a value {recipe['far']:.0f} deviations from its mean: "
+            "an outlier can upset training"
+        )
     if recipe.get("rest"):
         notices.append(
             f"column {name!r} has {recipe['distinct']} values: the {MOST_VALUES} most frequent have a "

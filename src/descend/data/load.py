@@ -68,6 +68,7 @@ def load(
     check_task(task)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UsageError(f"seed={seed!r}: give a whole number")
+    validation = _number(validation)
     text = str(source) if isinstance(source, (str, os.PathLike)) else None
     if text is not None and text not in named.names():
         text = os.path.abspath(text)
@@ -82,6 +83,14 @@ def load(
             "transform is for tensors, arrays and files; a Dataset transforms its samples itself"
         )
     return data
+
+
+def _number(validation: Any) -> Any:
+    """A held-out share that came as text, as a number; anything else as it is."""
+    try:
+        return float(validation) if isinstance(validation, str) else validation
+    except ValueError:
+        return validation
 
 
 def reload(recipe: dict[str, Any]) -> Data:
