@@ -250,7 +250,7 @@ WRONG = [
     (keyword, "'sqrt' takes 1 plain argument(s)", ""),
     (bare_word, "'sqrt' takes 1 argument(s)", ""),
     (augmented, "'augassign' is not part of a formula", "p = p - "),
-    (comprehension, "unknown word 'sum'", "the words are"),
+    (comprehension, "'listcomp' is not part of a formula", "allowed are"),
     (early_return, "only the last line returns", ""),
     (too_large, "the number is too large", ""),
     (membership, "compare with one of", "<"),

@@ -15,8 +15,9 @@ from descend.modifiers import ascent, coupled_decay, decoupled_decay
 
 
 def written(program):
-    names = {n: f"s{i}" for n, i in program.row_index.items()}
-    return {word: text(n, names) for word, n in program.written.items()}
+    (one,) = program.passes
+    names = {n: f"s{i}" for n, i in one.row_index.items()}
+    return {word: text(n, names) for word, n in one.written.items()}
 
 
 def test_scalars_go_to_the_host_and_are_collected_into_one_factor():

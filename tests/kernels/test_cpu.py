@@ -82,9 +82,9 @@ def as_numpy(program, row, operands):
         return values[n] if n in values else operands[n.word]
 
     with np.errstate(all="ignore"):
-        for n in program.body:
+        for n in program.passes[0].body:
             values[n] = ops[n.op](*(value(a) for a in n.args))
-    return {word: value(n) for word, n in program.written.items()}
+    return {word: value(n) for word, n in program.passes[0].written.items()}
 
 
 def samples(rule, size, dtype=torch.float32, seed=0):
@@ -214,7 +214,7 @@ def test_words_of_the_mathematical_library(dtype):
 
 def test_the_machine_code_is_vector_code_all_through():
     """Adam in float32 must come out as packed instructions: one square root and one division a vector."""
-    code = compiler.assembly(cpu.Kernel(stage(rules.get("adam")), ("float32",) * 4).source)
+    code = compiler.assembly(cpu.Kernel(stage(rules.get("adam")), ("float32",) * 4).sources[0])
     if compiler.vector_width() == 4:
         return
     assert "vsqrtps" in code

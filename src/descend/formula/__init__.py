@@ -2,12 +2,14 @@
 
 from .expression import Expression, expression
 from .rule import Formula, Hyper, Range, Rule, State, chain, rule, rule_of
-from .stage import Program, ScalarProgram, stage
+from .scalars import ScalarProgram
+from .stage import Pass, Program, stage
 
 __all__ = [
     "Expression",
     "Formula",
     "Hyper",
+    "Pass",
     "Program",
     "Range",
     "Rule",

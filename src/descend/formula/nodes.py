@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 COMPARISON = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+REDUCTIONS = frozenset(f"{word}_{scope}" for word in ("sum", "mean", "max") for scope in ("tensor", "global"))
+"""Operations that make one number of many elements: of one tensor, or of all tensors of all groups."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,11 @@ def node(op: str, *args: Node) -> Node:
     return Node(op, args)
 
 
+def is_reduction(n: Node) -> bool:
+    """Whether a node is one number made of many elements."""
+    return n.op in REDUCTIONS
+
+
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
     """Every node below `roots` once, arguments before the nodes that use them."""
     seen: set[Node] = set()
@@ -130,6 +137,9 @@ def text(n: Node, names: dict[Node, str] | None = None, level: int = 0) -> str:
         written, own = f"-{inner(0, 4)}", 4
     elif n.op == "pow":
         written, own = f"{inner(0, 6)}**{inner(1, 5)}", 5
+    elif n.op in REDUCTIONS:
+        word, scope = n.op.split("_")
+        written, own = f"{'global_' if scope == 'global' else ''}{word}({text(n.args[0], names)})", 9
     else:
         written, own = f"{n.op}({', '.join(text(a, names) for a in n.args)})", 9
     return f"({written})" if own < level else written

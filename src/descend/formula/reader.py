@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import FormulaError, nearest
 from .nodes import ARITHMETIC, COMPARISON, Node, const, name, node
-from .vocabulary import WORDS
+from .vocabulary import REDUCTIONS, WORDS
 
 _BINARY: dict[type[ast.AST], str] = {
     ast.Add: "add",
@@ -46,7 +46,9 @@ _INSTEAD: dict[type[ast.AST], str] = {
     ast.Lambda: "write the expression in place",
     ast.FunctionDef: "write the expression in place",
 }
-ALLOWED = "assignments, + - * / **, comparisons inside where(), and the words " + " ".join(WORDS)
+ALLOWED = "assignments, + - * / **, comparisons inside where(), and the words " + " ".join(
+    [*WORDS, *REDUCTIONS]
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) ->
         if target in ("g", "t") or arguments.get(target) == "scalar":
             if target != "g":
                 source.refuse(statement, f"{target!r} is given to the formula and cannot be assigned")
-        elif target in WORDS:
+        elif target in WORDS or target in REDUCTIONS:
             source.refuse(statement, f"{target!r} is a word of the vocabulary and cannot be assigned")
         values[target] = Expressions(source, values).read(value)
         names.setdefault(values[target], target)
@@ -154,7 +156,7 @@ def read_expression(written: str, allowed: list[str] | None = None) -> tuple[Nod
     for word in found:
         if allowed is not None and word not in allowed:
             raise FormulaError(f"unknown name {word!r} in {written!r}; allowed: {', '.join(allowed)}")
-    return Expressions(source, {word: name(word) for word in found}).read(tree.body), found
+    return Expressions(source, {w: name(w) for w in found}, reductions=False).read(tree.body), found
 
 
 def _states(arguments: Mapping[str, str]) -> str:
@@ -191,9 +193,10 @@ def _returned(statement: ast.stmt, source: Source) -> dict[str, ast.AST]:
 class Expressions:
     """Reads expressions in which `values` says what each name stands for."""
 
-    def __init__(self, source: Source, values: Mapping[str, Node]) -> None:
+    def __init__(self, source: Source, values: Mapping[str, Node], reductions: bool = True) -> None:
         self.source = source
         self.values = values
+        self.words = {**WORDS, **dict.fromkeys(REDUCTIONS, 1)} if reductions else WORDS
 
     def read(self, at: ast.expr) -> Node:
         """The node of an expression; FormulaError for anything outside the subset."""
@@ -236,9 +239,9 @@ class Expressions:
     def _name(self, at: ast.Name) -> Node:
         if at.id in self.values:
             return self.values[at.id]
-        if at.id in WORDS:
-            self.source.refuse(at, f"{at.id!r} takes {WORDS[at.id]} argument(s): {at.id}(…)")
-        known = [*self.values, *WORDS]
+        if at.id in self.words:
+            self.source.refuse(at, f"{at.id!r} takes {self.words[at.id]} argument(s): {at.id}(…)")
+        known = [*self.values, *self.words]
         self.source.refuse(
             at, f"unknown name {at.id!r}{nearest(at.id, known)}; a state or hyper-parameter is an argument"
         )
@@ -253,22 +256,33 @@ class Expressions:
 
     def _call(self, at: ast.Call) -> Node:
         if not isinstance(at.func, ast.Name):
-            if isinstance(at.func, ast.Attribute) and at.func.attr in WORDS:
+            if isinstance(at.func, ast.Attribute) and at.func.attr in self.words:
                 self.source.refuse(at, f"write the word alone: {at.func.attr}(…)")
-            self.source.refuse(at, f"only words of the vocabulary are called: {' '.join(WORDS)}")
+            self.source.refuse(at, f"only words of the vocabulary are called: {' '.join(self.words)}")
         word = at.func.id
-        if word not in WORDS:
+        if word not in self.words:
             self.source.refuse(
-                at, f"unknown word {word!r}{nearest(word, WORDS)}; the words are {' '.join(WORDS)}"
+                at, f"unknown word {word!r}{nearest(word, self.words)}; the words are {' '.join(self.words)}"
             )
-        if at.keywords or len(at.args) != WORDS[word] or any(isinstance(a, ast.Starred) for a in at.args):
-            self.source.refuse(at, f"{word!r} takes {WORDS[word]} plain argument(s)")
+        if (
+            at.keywords
+            or len(at.args) != self.words[word]
+            or any(isinstance(a, ast.Starred) for a in at.args)
+        ):
+            self.source.refuse(at, f"{word!r} takes {self.words[word]} plain argument(s)")
         if word == "where":
             condition = self.read(at.args[0])
             if not condition.is_condition:
                 self.source.refuse(at.args[0], "where() chooses by a comparison, as in where(t == 1, x, y)")
             return node("where", condition, self._number(at.args[1]), self._number(at.args[2]))
+        if word in REDUCTIONS:
+            return self._reduction(word, self._number(at.args[0]))
         return node(word, *(self._number(a) for a in at.args))
+
+    def _reduction(self, word: str, x: Node) -> Node:
+        if word.endswith("norm"):
+            return node("sqrt", node(REDUCTIONS[word], node("mul", x, x)))
+        return node(REDUCTIONS[word], x)
 
 
 assert set(ARITHMETIC) == set(_BINARY.values())

@@ -11,18 +11,21 @@ Powers with a small whole exponent become products. Nothing else is reordered.
 
 from __future__ import annotations
 
-from .nodes import Node, const, node
+from .nodes import Node, const, is_reduction, node
 
 ONE = const(1)
 MINUS_ONE = const(-1)
-ELEMENTS = frozenset({"p", "g"})
 
 
 class Rewriter:
-    """Rewrites the expressions of a rule whose per-element names are `elements`."""
+    """Rewrites the expressions of a rule whose per-element names are `elements`.
 
-    def __init__(self, elements: frozenset[str]) -> None:
+    The nodes in `whole` stay nodes of their own: a later pass reads them from memory.
+    """
+
+    def __init__(self, elements: frozenset[str], whole: frozenset[Node] = frozenset()) -> None:
         self.elements = elements
+        self.whole = whole
         self._element: dict[Node, bool] = {}
         self._done: dict[Node, Node] = {}
 
@@ -30,7 +33,8 @@ class Rewriter:
         """Whether a node differs from element to element (else it is a scalar of the host)."""
         if n not in self._element:
             own = n.op == "name" and n.word in self.elements
-            self._element[n] = own or any(self.is_element(a) for a in n.args)
+            inside = not is_reduction(n) and any(self.is_element(a) for a in n.args)
+            self._element[n] = own or inside
         return self._element[n]
 
     def __call__(self, n: Node) -> Node:
@@ -43,17 +47,19 @@ class Rewriter:
 
     def _rewrite(self, n: Node) -> Node:
         if n.op in ("mul", "div", "neg"):
-            return self._product(*self._factors(n))
+            return self._product(*self._factors(n, inside=True))
         if n.op in ("add", "sub"):
             return self._sum(n)
         if n.op == "pow":
             return self._power(n)
         return node(n.op, *(self(a) for a in n.args))
 
-    def _factors(self, n: Node) -> tuple[Node, Node | None]:
+    def _factors(self, n: Node, inside: bool = False) -> tuple[Node, Node | None]:
         """A product as (scalar factor, element factor); the element factor of a scalar is None."""
         if not self.is_element(n):
             return n, None
+        if n in self.whole and not inside:
+            return ONE, self(n)
         if n.op == "neg":
             scalar, element = self._factors(n.args[0])
             return _negative(scalar), element
@@ -78,10 +84,10 @@ class Rewriter:
     def _sum(self, n: Node) -> Node:
         (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
         if n.op == "add" and x is not None and y is not None:
-            if r == node("sub", ONE, s):
-                return self._mean(x, y, r)
-            if s == node("sub", ONE, r):
-                return self._mean(y, x, s)
+            for (keep, start), (share, end) in (((s, x), (r, y)), ((r, y), (s, x))):
+                rest = _divided(share, node("sub", ONE, keep))
+                if rest is not None:
+                    return self._mean(start, self._product(rest, end), node("sub", ONE, keep))
         if n.op == "sub":
             r = _negative(r)
         left, right = (s, x), (r, y)
@@ -132,6 +138,18 @@ def _times(a: Node, b: Node) -> Node:
     if b == ONE:
         return a
     return node("mul", a, b)
+
+
+def _divided(product: Node, factor: Node) -> Node | None:
+    """What is left of a product without one of its factors, or None where it is no factor."""
+    if product == factor:
+        return ONE
+    if product.op == "mul":
+        for one, other in (product.args, product.args[::-1]):
+            rest = _divided(one, factor)
+            if rest is not None:
+                return _times(rest, other)
+    return None
 
 
 def _over(a: Node, b: Node) -> Node:

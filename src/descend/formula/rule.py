@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import FormulaError, UsageError, nearest
-from .nodes import Node, substitute
+from .nodes import Node, is_reduction, substitute, walk
 from .reader import Reading, read_function
 
 GIVEN = ("p", "g", "t")
@@ -188,8 +188,13 @@ class Rule:
 
     @property
     def kind(self) -> str:
-        """Which of the four kinds the rule is."""
-        return "element"
+        """Which of the kinds the rule is: "element", or "reduction" where it sums over tensors."""
+        return "reduction" if self.reduces else "element"
+
+    @cached_property
+    def reduces(self) -> bool:
+        """Whether the formula makes one number of many elements anywhere."""
+        return any(is_reduction(n) for n in walk(self.outputs.values()))
 
     @property
     def summary(self) -> str:

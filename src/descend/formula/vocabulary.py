@@ -6,6 +6,7 @@ Comparisons only choose inside `where`; every word lets NaN through.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,71 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
 
+def sum(x: Any) -> Any:
+    """The sum over all elements of the tensor."""
+    return np.sum(x)
+
+
+def mean(x: Any) -> Any:
+    """The mean over all elements of the tensor."""
+    return np.mean(x)
+
+
+def max(x: Any) -> Any:
+    """The largest element of the tensor; NaN if any is."""
+    return np.max(x)
+
+
+def norm(x: Any) -> Any:
+    """The Euclidean length of the tensor, sqrt(sum(x**2))."""
+    return np.sqrt(np.sum(np.square(x)))
+
+
+def global_sum(x: Any) -> Any:
+    """The sum over all elements of all tensors of all parameter groups."""
+    return together(sum, x, np.sum)
+
+
+def global_mean(x: Any) -> Any:
+    """The mean over all elements of all tensors of all parameter groups."""
+    return global_sum(x) / global_sum(np.ones_like(x))
+
+
+def global_max(x: Any) -> Any:
+    """The largest element of all tensors of all parameter groups; NaN if any is."""
+    return together(max, x, np.max)
+
+
+def global_norm(x: Any) -> Any:
+    """The Euclidean length of all tensors of all parameter groups taken as one vector."""
+    return np.sqrt(global_sum(np.square(x)))
+
+
+class Meeting:
+    """Lets the formulas of several tensors, each on a thread of its own, share one number."""
+
+    here = threading.local()
+
+    def __init__(self, parties: int) -> None:
+        self.barrier = threading.Barrier(parties)
+        self.values: list[Any] = [None] * parties
+
+    def share(self, place: int, value: Any, join: Any) -> Any:
+        """Everyone's values joined, in the order of the places."""
+        self.values[place] = value
+        self.barrier.wait()
+        joined = join(np.array(self.values))
+        self.barrier.wait()
+        return joined
+
+
+def together(reduce: Any, x: Any, join: Any) -> Any:
+    """Reduce over one tensor, then over all that the reference runs side by side."""
+    value = reduce(x)
+    meeting = getattr(Meeting.here, "meeting", None)
+    return value if meeting is None else meeting.share(Meeting.here.place, value, join)
+
+
 WORDS: dict[str, int] = {
     "sqrt": 1,
     "abs": 1,
@@ -86,3 +152,15 @@ WORDS: dict[str, int] = {
     "where": 3,
 }
 """Each word and how many arguments it takes."""
+
+REDUCTIONS: dict[str, str] = {
+    "sum": "sum_tensor",
+    "mean": "mean_tensor",
+    "max": "max_tensor",
+    "norm": "sum_tensor",
+    "global_sum": "sum_global",
+    "global_mean": "mean_global",
+    "global_max": "max_global",
+    "global_norm": "sum_global",
+}
+"""Each word that makes one number of many elements, and the node it becomes; the norms square first."""

@@ -20,6 +20,6 @@ def show(rule: Rule, dtype: str = "float32") -> str:
         "staged": str(program),
         "back end reference: the formula itself, on float64 NumPy arrays": rule.formula_text,
         "back end torch": torch_ops.source(program),
-        f"back end cpu, {dtype}: LLVM IR, compiled for this machine": kernel.source,
+        f"back end cpu, {dtype}: LLVM IR, compiled for this machine": "\n".join(kernel.sources),
     }
     return "\n\n".join(f"── {head} ──\n{text}" for head, text in parts.items())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...formula import Program
+from ...formula import Pass, Program
 from .compiler import compile_function, vector_width
 from .render import Renderer, compute_type
 from .team import Team
@@ -64,24 +64,23 @@ def kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
 
 
 class Kernel:
-    """A compiled program. `launch` runs it over a table of chunks."""
+    """A compiled program: one compiled function for each of its passes."""
 
     def __init__(self, program: Program, dtypes: tuple[str, ...]) -> None:
         self.program = program
         self.dtypes = dtypes
-        self.precision = compute_type(dtypes[0])
-        self.team = Team(compile_function(self.source, "run"))
+        self.teams = [Team(compile_function(source, "run")) for source in self.sources]
 
     @property
-    def source(self) -> str:
-        """The kernel as LLVM IR."""
+    def sources(self) -> list[str]:
+        """The kernel as LLVM IR, pass by pass."""
         width = vector_width() // (2 if compute_type(self.dtypes[0]) == "float64" else 1)
-        return Renderer(self.program, self.dtypes, width).module()
+        count = len(self.program.passes)
+        return [Renderer(self.program, self.dtypes, width, k).module() for k in range(count)]
 
-    def rows(self, count: int) -> Any:
-        """A buffer for `count` rows of scalars."""
-        kind = ctypes.c_double if self.precision == "float64" else ctypes.c_float
-        return (kind * max(1, count * len(self.program.scalars.row)))()
+    def rows(self, count: int, number: int = 0) -> Any:
+        """A buffer for `count` rows of a pass's scalars."""
+        return (ctypes.c_double * max(1, count * len(self.program.passes[number].scalars.row)))()
 
 
 class Table:
@@ -101,7 +100,10 @@ class Table:
         self.chunks = np.ascontiguousarray(np.stack([tensor, offset, length, np.zeros_like(tensor)], 1))
         self.sizes = counts
         self.elements = int(counts.sum())
-        self._ctx = (ctypes.c_int64 * 5)()
+        widest = max(len(one.reductions) for one in kernel.program.passes)
+        self._sums = np.zeros(max(1, len(tensor) * widest))
+        self._ctx: Any = (ctypes.c_int64 * 6)()
+        self._ctx[5] = self._sums.ctypes.data
         self._at = ctypes.addressof(self._ctx)
 
     def bind(self, addresses: Any, rows: Any, row_of: Any) -> None:
@@ -109,17 +111,48 @@ class Table:
         self.chunks[:, 3] = row_of[self.chunks[:, 0]]
         self._buffers = (addresses, rows)
         places = (self.chunks.ctypes.data, addresses.ctypes.data, ctypes.addressof(rows))
-        self._whole = [len(self.chunks), *map(int, places)]
+        self._whole: list[Any] = [len(self.chunks), *places]
         self._ctx[1:5] = self._whole
 
     def launch(self, threads: int | None = None) -> None:
-        """Run over all tensors."""
+        """Run the first pass over all tensors."""
         self._ctx[0] = 0
-        self.kernel.team.run(self._at, self.elements, threads)
+        self.kernel.teams[0].run(self._at, self.elements, threads)
 
     def launch_some(self, active: Any, threads: int | None = None) -> None:
-        """Run over the tensors that the mask `active` [n] names."""
+        """Run the first pass over the tensors that the mask `active` [n] names."""
         chunks = np.ascontiguousarray(self.chunks[active[self.chunks[:, 0]]])
         self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
-        self.kernel.team.run(self._at, int(self.sizes[active].sum()), threads)
+        self.kernel.teams[0].run(self._at, int(self.sizes[active].sum()), threads)
         self._ctx[1:5] = self._whole
+
+    def launch_pass(
+        self, number: int, rows: Any, active: Any = None, threads: int | None = None
+    ) -> list[Any]:
+        """Run one pass of several; the sums of every tensor [n], one array for each reduction.
+
+        `rows` is the pass's buffer: by cohort for the first pass, one row a tensor after it.
+        """
+        chunks = (
+            self.chunks if active is None else np.ascontiguousarray(self.chunks[active[self.chunks[:, 0]]])
+        )
+        elements = self.elements if active is None else int(self.sizes[active].sum())
+        self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
+        self._ctx[4] = ctypes.addressof(rows)
+        self.kernel.teams[number].run(self._at, elements, threads)
+        self._ctx[1:5] = self._whole
+        return self._totals(chunks[:, 0], self.kernel.program.passes[number])
+
+    def _totals(self, tensor: Any, one: Pass) -> list[Any]:
+        """Every tensor's sums, its chunks added in order whatever thread ran them."""
+        kinds = [n.op.split("_")[0] for n in one.reductions]
+        parts = self._sums[: len(tensor) * len(kinds)].reshape(len(tensor), len(kinds))
+        found = []
+        for k, kind in enumerate(kinds):
+            if kind == "max":
+                total = np.full(len(self.sizes), -np.inf)
+                np.maximum.at(total, tensor, parts[:, k])
+            else:
+                total = np.bincount(tensor, weights=parts[:, k], minlength=len(self.sizes))
+            found.append(total)
+        return found

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from ...formula.nodes import Node, text
-from ...formula.stage import Program
+from ...formula.stage import Pass, Program
 
 STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
@@ -61,11 +61,21 @@ class _Lines:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renders a program for one storage type per operand and one vector width (in elements)."""
+    """Renders one pass of a program, for one storage type per operand and one vector width (in elements)."""
 
     program: Program
     dtypes: tuple[str, ...]
     width: int
+    number: int = 0
+
+    @property
+    def one(self) -> Pass:
+        """The pass."""
+        return self.program.passes[self.number]
+
+    def dtype(self, word: str) -> str:
+        """The storage type of an operand."""
+        return self.dtypes[self.program.operands.index(word)]
 
     @property
     def scalar(self) -> str:
@@ -97,13 +107,14 @@ class Renderer:
         return "\n".join([*parts, wide, ""])
 
     def _driver(self) -> str:
-        operands = self.program.operands
+        operands, sums = self.program.operands, len(self.one.reductions)
         lines = [
-            "; ctx: next chunk, chunk count, chunks, addresses, rows; a chunk: tensor, offset, length, row",
+            "; ctx: next chunk, chunk count, chunks, addresses, rows, sums",
+            "; a chunk: tensor, offset, length, row",
             "define void @run(ptr %ctx) #0 {",
             "entry:",
         ]
-        for k, field in enumerate(("next", "count", "chunks", "addresses", "rows")):
+        for k, field in enumerate(("next", "count", "chunks", "addresses", "rows", "sums")):
             lines.append(f"  %{field}_at = getelementptr i64, ptr %ctx, i64 {k}")
             if k:
                 lines.append(f"  %{field} = load {'i64' if k == 1 else 'ptr'}, ptr %{field}_at")
@@ -122,18 +133,21 @@ class Renderer:
             lines.append(f"  %{field} = load i64, ptr %{field}_at")
         lines.append(f"  %first = mul i64 %tensor, {len(operands)}")
         given = []
-        for k, word in enumerate(operands):
+        for word in self.one.operands:
             lines += [
-                f"  %of.{word}_k = add i64 %first, {k}",
+                f"  %of.{word}_k = add i64 %first, {operands.index(word)}",
                 f"  %of.{word}_at = getelementptr ptr, ptr %addresses, i64 %of.{word}_k",
                 f"  %of.{word}_base = load ptr, ptr %of.{word}_at",
-                f"  %of.{word} = getelementptr {STORAGE[self.dtypes[k]]}, ptr %of.{word}_base, i64 %offset",
+                f"  %of.{word} = getelementptr {STORAGE[self.dtype(word)]}, ptr %of.{word}_base, i64 %offset",
             ]
-            given.append(f"ptr %of.{word}")
+            given.append(f"ptr %of.{word}, ")
         lines += [
-            f"  %row_k = mul i64 %line, {max(1, len(self.program.scalars.row))}",
-            f"  %s = getelementptr {self.scalar}, ptr %rows, i64 %row_k",
-            f"  call void @body({', '.join(given)}, i64 %length, ptr %s)",
+            # after a reduction every tensor has a row of its own
+            f"  %row_k = mul i64 %{'tensor' if self.number else 'line'}, {max(1, len(self.one.scalars.row))}",
+            "  %s = getelementptr double, ptr %rows, i64 %row_k",
+            f"  %sum_k = mul i64 %i, {sums}",
+            "  %out = getelementptr double, ptr %sums, i64 %sum_k",
+            f"  call void @body({''.join(given)}i64 %length, ptr %s, ptr %out)",
             "  br label %next",
             "done:",
             "  ret void",
@@ -142,26 +156,34 @@ class Renderer:
         return "\n".join(lines)
 
     def _body(self, declared: dict[str, str]) -> str:
-        operands, width = self.program.operands, self.width
+        width = self.width
         head = _Lines([], declared)
         leaves: dict[Node, str] = {}
-        for n, k in self.program.row_index.items():
-            at = head.emit(f"getelementptr {self.scalar}, ptr %s, i64 {k}")
-            value = head.emit(f"load {self.scalar}, ptr {at}", f"s[{k}] = {text(n)}")
+        for n, k in self.one.row_index.items():
+            at = head.emit(f"getelementptr double, ptr %s, i64 {k}")
+            value = head.emit(f"load double, ptr {at}", f"s[{k}] = {text(n)}")
             if n.is_condition:
-                value = head.emit(f"fcmp une {self.scalar} {value}, {self._number(0)}")
+                value = head.emit(f"fcmp une double {value}, 0.0")
+            elif self.precision == "float32":
+                value = head.emit(f"fptrunc double {value} to float")
             leaves[n] = self._splat(head, value, "i1" if n.is_condition else self.scalar)
-        signature = ", ".join(f"ptr noalias %of.{word}" for word in operands)
+        signature = "".join(f"ptr noalias %of.{word}, " for word in self.one.operands)
+        for k, reduction in enumerate(self.one.reductions):
+            head.lines.append(f"  %sum{k} = alloca {self.sums}")
+            head.lines.append(f"  store {self.sums} {self._start(reduction)}, ptr %sum{k}")
         whole = _Lines([], declared, head.count)
         self._elements(whole, leaves, "%i", None)
         rest = _Lines([], declared, whole.count)
+        last = _Lines([], declared, 0)
         index = ", ".join(f"i64 {k}" for k in range(width))
         left = rest.emit("sub i64 %n, %full")
         mask = rest.emit(f"icmp ult <{width} x i64> <{index}>, {self._splat(rest, left, 'i64')}")
         self._elements(rest, leaves, "%full", mask)
+        for k, reduction in enumerate(self.one.reductions):
+            self._finish(last, reduction, k)
         return "\n".join(
             [
-                f"define internal void @body({signature}, i64 %n, ptr noalias readonly %s) #0 {{",
+                f"define internal void @body({signature}i64 %n, ptr noalias readonly %s, ptr %out) #0 {{",
                 "entry:",
                 *head.lines,
                 f"  %full = and i64 %n, {-width}",
@@ -180,27 +202,73 @@ class Renderer:
                 *rest.lines,
                 "  br label %done",
                 "done:",
+                *(line.replace("%t", "%z") for line in last.lines),
                 "  ret void",
                 "}",
             ]
         )
 
+    @property
+    def sums(self) -> str:
+        """The LLVM type that sums are kept in: float64, so that squares of float32 never overflow."""
+        return f"<{self.width} x double>"
+
+    def _start(self, reduction: Node) -> str:
+        start = "0xFFF0000000000000" if reduction.op.startswith("max") else "0.0"
+        return f"<{', '.join([f'double {start}'] * self.width)}>"
+
+    def _add(
+        self, out: _Lines, k: int, reduction: Node, n: Node, values: dict[Node, str], mask: str | None
+    ) -> None:
+        """Add one vector of elements to a sum; a product is formed in float64."""
+        factors = [self._wide(out, self._value(a, values)) for a in (n.args if n.op == "mul" else (n,))]
+        value = factors[0]
+        if len(factors) == 2:
+            value = out.emit(f"fmul {self.sums} {factors[0]}, {factors[1]}")
+        if mask is not None:
+            chosen = f"select <{self.width} x i1> {mask}, {self.sums} {value}, {self.sums}"
+            value = out.emit(f"{chosen} {self._start(reduction)}")
+        before = out.emit(f"load {self.sums}, ptr %sum{k}")
+        if reduction.op.startswith("max"):
+            name = f"llvm.maximum.v{self.width}f64"
+            after = out.call(name, self.sums, (self.sums, before), (self.sums, value), note=text(reduction))
+        else:
+            after = out.emit(f"fadd {self.sums} {before}, {value}", text(reduction))
+        out.lines.append(f"  store {self.sums} {after}, ptr %sum{k}")
+
+    def _wide(self, out: _Lines, value: str) -> str:
+        return (
+            value if self.precision == "float64" else out.emit(f"fpext {self.vector} {value} to {self.sums}")
+        )
+
+    def _finish(self, out: _Lines, reduction: Node, k: int) -> None:
+        """The lanes of a sum added in order, into this chunk's place."""
+        lanes = out.emit(f"load {self.sums}, ptr %sum{k}")
+        if reduction.op.startswith("max"):
+            total = out.call(f"llvm.vector.reduce.fmaximum.v{self.width}f64", "double", (self.sums, lanes))
+        else:
+            name = f"llvm.vector.reduce.fadd.v{self.width}f64"
+            total = out.call(name, "double", ("double", "-0.0"), (self.sums, lanes))
+        at = out.emit(f"getelementptr double, ptr %out, i64 {k}")
+        out.lines.append(f"  store double {total}, ptr {at}")
+
     def _elements(self, out: _Lines, leaves: dict[Node, str], index: str, mask: str | None) -> None:
         values = dict(leaves)
-        used = {a.word for n in self.program.body for a in n.args if a.op == "name"}
-        used |= {n.word for n in self.program.written.values() if n.op == "name"}
         pointers = {}
-        for k, word in enumerate(self.program.operands):
-            pointers[word] = out.emit(f"getelementptr {STORAGE[self.dtypes[k]]}, ptr %of.{word}, i64 {index}")
-            if word in used:
-                values[Node("name", (), word)] = self._load(out, pointers[word], self.dtypes[k], mask)
-        labels = {n: f"s[{i}]" for n, i in self.program.row_index.items()}
-        for n in self.program.body:
+        for word in self.one.operands:
+            pointers[word] = out.emit(
+                f"getelementptr {STORAGE[self.dtype(word)]}, ptr %of.{word}, i64 {index}"
+            )
+            if word in self.one.reads:
+                values[Node("name", (), word)] = self._load(out, pointers[word], self.dtype(word), mask)
+        labels = {n: f"s[{i}]" for n, i in self.one.row_index.items()}
+        for n in self.one.body:
             values[n] = self._operation(out, n, values, f"{self.program.labels[n]} = {text(n, labels)}")
             labels[n] = self.program.labels[n]
-        for word, n in self.program.written.items():
-            k = self.program.operands.index(word)
-            self._store(out, self._value(n, values), pointers[word], self.dtypes[k], mask)
+        for k, (reduction, n) in enumerate(self.one.reductions.items()):
+            self._add(out, k, reduction, n, values, mask)
+        for word, n in self.one.written.items():
+            self._store(out, self._value(n, values), pointers[word], self.dtype(word), mask)
 
     def _operation(self, out: _Lines, n: Node, values: dict[Node, str], note: str) -> str:
         v = self.vector
