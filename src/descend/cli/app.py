@@ -66,6 +66,12 @@ class Commands(click.Group):
             )
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader has seen enough, as in `descend rules | head`
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -111,10 +117,6 @@ def run(argv: Sequence[str]) -> int:
         code = _say(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _say("interrupted", 130)
-    except BrokenPipeError:  # the reader has seen enough, as in `descend rules | head`
-        code = 0
-    except SystemExit as end:  # click's own answer to a broken pipe
-        code = 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0)
     except Exception as error:
         if state.debug:
             traceback.print_exc()

@@ -59,6 +59,9 @@ FIT = (
 )
 MINIMIZE = (*_COMMON, "checkpoint.clip_norm", "problem.function", "problem.start", "problem.maximize")
 _READ_ONLY = (
+    "problem.form",
+    "problem.dtype",
+    "problem.shapes",
     "run.own_loss",
     "run.descend",
     "run.torch",

@@ -131,7 +131,7 @@ def _fit(settings: Settings, out: Path | None, quiet: bool) -> int:
         model, data, more = settings.get("model.name", str, "the name of a model"), source, {}
     with progress.choose(directory.name, quiet=quiet, minutes=arguments.get("minutes")) as shown:
         result = descent.fit(model, data, out=directory, listener=shown, **arguments, **more)
-    return summary.finish(directory, result.reason, result.signal, quiet)
+    return summary.finish(directory, result, quiet)
 
 
 def _arguments(settings: Settings) -> dict[str, Any]:

@@ -93,13 +93,13 @@ def _minimize(settings: Settings, out: Path | None, quiet: bool) -> int:
     from .. import descent, record
 
     function = settings.get("problem.function", str, "a name or an expression")
-    start = settings.get("problem.start", list, "a list of numbers")
+    start = settings.get("problem.start", (list, dict), "a list of numbers")
     directory = out or record.fresh("runs", options.slug(function))
     minutes = settings.get("stop.minutes", (int, float), "a number")
     found = options.arguments(settings, _ARGUMENTS)
     with progress.choose(directory.name, quiet=quiet, minutes=minutes) as shown:
         minimum = descent.minimize(function, start, out=directory, listener=shown, **found)
-    return summary.finish(directory, minimum.reason, minimum.result.signal, quiet)
+    return summary.finish(directory, minimum, quiet)
 
 
 def _point(text: str) -> list[float]:

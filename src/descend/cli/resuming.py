@@ -49,5 +49,4 @@ def _resume(directory: Path, quiet: bool) -> int:
         given = {"model": made.model, "data": made.data, "loss": made.loss}
     with progress.choose(directory.name, quiet=quiet, minutes=config.get("stop", {}).get("minutes")) as shown:
         found = descent.resume(directory, listener=shown, **given)
-    result = found if isinstance(found, descent.Result) else found.result
-    return summary.finish(directory, result.reason, result.signal, quiet)
+    return summary.finish(directory, found, quiet)

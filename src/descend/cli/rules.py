@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 
 import click
@@ -19,24 +21,33 @@ def command() -> None:
     from .. import rules
 
     piped = not sys.stdout.isatty()
-    console = Console(highlight=False, width=400 if piped else None)
+    page = io.StringIO()
+    console = Console(highlight=False, file=page, width=400) if piped else Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     table.add_column("rule", style="cyan", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("what it does", ratio=3)
     table.add_column("hyper-parameters", ratio=3)
-    table.add_column("source", style="dim", ratio=3)
+    table.add_column("source", style="dim", ratio=3 if piped else 2)
     for name in rules.names():
         rule = rules.get(name)
         hypers = ", ".join(f"{hyper.name}={_value(hyper.default)}" for hyper in rule.hypers)
-        table.add_row(name, rule.kind, rule.summary, hypers, rule.source)
+        table.add_row(name, rule.kind, rule.summary, hypers, rule.source if piped else _short(rule.source))
+    console.print(table)
     if piped:
-        with console.capture() as captured:
-            console.print(table)
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+        click.echo("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
     else:
-        console.print(table)
         console.print("\n[dim]descend show RULE prints a rule's formula and the code made from it.[/]")
+
+
+def _short(source: str) -> str:
+    """The authors and the year: for a terminal's width.
+
+    >>> _short("Kingma and Ba 2015, Algorithm 1, arXiv:1412.6980")
+    'Kingma and Ba 2015'
+    """
+    found = re.match(r".*?\d{4}", source)
+    return found[0] if found else source
 
 
 def _value(default: object) -> str:

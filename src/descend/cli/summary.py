@@ -11,26 +11,31 @@ import click
 from . import text
 
 if TYPE_CHECKING:
+    from ..descent import Minimum, Result
     from ..record import Run
 
 DIVERGED = 4
 _WORDS = {"diverged": ("diverged", "red"), "interrupted": ("interrupted", "yellow")}
 
 
-def finish(directory: Path, reason: str, signal: int | None, quiet: bool) -> int:
+def finish(directory: Path, outcome: Result | Minimum, quiet: bool) -> int:
     """Writes the report, prints the summary, and gives the exit code of the run.
 
     A report that cannot be written, or a stdout that is closed, costs the run nothing.
     """
     from .. import record
+    from ..descent import Minimum
 
     page = _report(directory)
     with contextlib.suppress(BrokenPipeError):
         if quiet:
             click.echo(directory)
         else:
-            _show(directory, record.read(directory), page)
-    return exit_code(reason, signal)
+            run = record.read(directory)
+            found = _point(outcome, run) if isinstance(outcome, Minimum) else _values(run.result or {})
+            _show(directory, run, found, page)
+    result = outcome.result if isinstance(outcome, Minimum) else outcome
+    return exit_code(result.reason, result.signal)
 
 
 def _report(directory: Path) -> Path | None:
@@ -43,12 +48,12 @@ def _report(directory: Path) -> Path | None:
         return None
 
 
-def _show(directory: Path, run: Run, page: Path | None) -> None:
+def _show(directory: Path, run: Run, found: list[str], page: Path | None) -> None:
     result: dict[str, Any] = run.result or {}
     reason = result.get("reason", "interrupted")
     word, colour = _WORDS.get(reason, ("stopped", "green"))
     click.echo(f"{click.style(word, fg=colour, bold=True)}: {_sentence(result.get('explanation', ''))}")
-    for line in _values(result):
+    for line in found:
         click.echo(line)
     click.echo()
     click.echo(f"run       {directory}")
@@ -72,6 +77,20 @@ def exit_code(reason: str, signal: int | None) -> int:
     if reason == "interrupted":
         return 128 + (signal or 2)
     return 0
+
+
+def _point(minimum: Minimum, run: Run) -> list[str]:
+    """Where `minimize` came to: at most eight coordinates, and the value there."""
+    import torch
+
+    state = minimum.result.model.state_dict()
+    numbers = torch.cat([value.reshape(-1) for value in state.values()]).tolist()
+    keys = list(state) if len(state) == len(numbers) else [f"x{place + 1}" for place in range(len(numbers))]
+    names = (run.surface or {}).get("names") or keys
+    shown = [f"{name} = {text.number(value, 6)}" for name, value in zip(names, numbers, strict=True)][:8]
+    more = [f"and {len(numbers) - 8} more"] if len(numbers) > 8 else []
+    took = f"{text.count(minimum.steps, 'step')} in {text.duration(minimum.result.seconds)}"
+    return [took, ", ".join([*shown, *more]), f"value {text.number(minimum.value, 6)}"]
 
 
 def _values(result: dict[str, Any]) -> list[str]:
