@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from ..formula import Rule
+from ..formula.vocabulary import Meeting
 
 NAME = "reference"
 
@@ -42,3 +44,28 @@ def step(
             result = result if isinstance(result, tuple) else (result,)
             values |= dict(zip(formula.reading.outputs, result, strict=True))
     return values["p"], {k: values[k] for k in states}
+
+
+def step_together(
+    rule: Rule,
+    ps: Sequence[Any],
+    gs: Sequence[Any],
+    t: int,
+    states: Sequence[Mapping[str, Any]],
+    hypers: Mapping[str, float],
+) -> list[tuple[Any, dict[str, Any]]]:
+    """One step of several tensors whose rule reduces over all of them. As `step`, for each tensor."""
+    meeting = Meeting(len(ps))
+
+    def one(place: int) -> tuple[Any, dict[str, Any]]:
+        Meeting.here.meeting, Meeting.here.place = meeting, place
+        try:
+            return step(rule, ps[place], gs[place], t, states[place], hypers)
+        except BaseException:
+            meeting.barrier.abort()
+            raise
+        finally:
+            Meeting.here.meeting = None
+
+    with ThreadPoolExecutor(len(ps)) as pool:
+        return list(pool.map(one, range(len(ps))))

@@ -151,8 +151,26 @@ class Table:
         for k, kind in enumerate(kinds):
             if kind == "max":
                 total = np.full(len(self.sizes), -np.inf)
-                np.maximum.at(total, tensor, parts[:, k])
+                with np.errstate(invalid="ignore"):
+                    np.maximum.at(total, tensor, parts[:, k])
             else:
                 total = np.bincount(tensor, weights=parts[:, k], minlength=len(self.sizes))
             found.append(total)
         return found
+
+
+def finished(one: Pass, sums: list[Any], sizes: Any) -> list[Any]:
+    """What the next pass may use of a pass's sums [n]: means divided, global ones joined over all tensors.
+
+    `sizes` [n] are the element counts of the tensors that took part, zero for the others.
+    """
+    found = []
+    with np.errstate(all="ignore"):
+        for n, values in zip(one.reductions, sums, strict=True):
+            kind, scope = n.op.split("_")
+            if scope == "global":
+                found.append(values.max() if kind == "max" else values.sum())
+                found[-1] = found[-1] / sizes.sum() if kind == "mean" else found[-1]
+            else:
+                found.append(values / sizes if kind == "mean" else values)
+    return found

@@ -1,0 +1,131 @@
+"""Rules that sum over tensors: compiled passes against the float64 reference, the same bits on any threads."""
+
+import numpy as np
+import pytest
+import torch
+
+from descend.formula import rule_of, stage
+from descend.formula.vocabulary import global_max, global_norm, max, mean, norm, sqrt, sum, where
+from descend.kernels import cpu, reference, torch_ops
+from descend.kernels.cpu import team
+
+
+def lamb_like(p, g, t, m, v, lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-6, decay=0.01):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    u = m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps) + decay * p
+    p = p - lr * norm(p) / norm(u) * u
+    return p, m, v
+
+
+def many_sums(p, g, m, lr=1e-2):
+    m = m + g * mean(g) - max(p) * 1e-3
+    u = m / (1 + sum(p * m) ** 2)
+    p = p - lr * u / (1 + norm(u))
+    return p, m
+
+
+def global_clip(p, g, lr=1e-2, top=1.0):
+    c = where(global_norm(g) > top, top / global_norm(g), 1)
+    p = p - lr * c * g / (1 + global_max(g))
+    return p
+
+
+def by_passes(rule, tensors, t=1, threads=None, active=None):
+    """All passes over several tensors on the CPU; `tensors` maps operands to lists, changed in place."""
+    program = stage(rule_of(rule))
+    columns = [tensors[word] for word in program.operands]
+    n = len(columns[0])
+    kernel = cpu.kernel(program, tuple(cpu.storage_name(c[0].dtype) for c in columns))
+    table = cpu.Table(kernel, [x.numel() for x in columns[0]])
+    addresses = np.array([[c[i].data_ptr() for c in columns] for i in range(n)], np.int64)
+    hypers = [h.default for h in program.rule.hypers]
+    row, _ = program.scalars(t, *hypers)
+    rows = kernel.rows(1)
+    rows[0 : len(row)] = row
+    table.bind(addresses, rows, np.zeros(n, np.int64))
+    known = []
+    for k, one in enumerate(program.passes):
+        if k:
+            values, _ = one.scalars.vector(float(t), *hypers, *known)
+            rows = kernel.rows(n, k)
+            np.frombuffer(rows)[: n * len(values)] = np.stack(
+                [np.broadcast_to(v, n) for v in values], 1
+            ).ravel()
+        sums = table.launch_pass(k, rows, active, threads)
+        known += cpu.finished(one, sums, table.sizes)
+    return tensors
+
+
+def start(rule, dtype=torch.float32, sizes=(33, 1, 70_001, 16)):
+    random = torch.Generator().manual_seed(1)
+    words = stage(rule_of(rule)).operands
+    return {
+        w: [torch.randn(n, generator=random, dtype=torch.float64).to(dtype).abs() for n in sizes]
+        for w in words
+    }
+
+
+RULES = [lamb_like, many_sums, global_clip]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_passes_follow_the_reference(rule, dtype):
+    tensors = start(rule, dtype)
+    found = rule_of(rule)
+    hypers = {h.name: h.default for h in found.hypers}
+    names = [s.name for s in found.states]
+    given = [
+        {w: x.double().numpy() for w, x in zip(tensors, xs, strict=True)}
+        for xs in zip(*tensors.values(), strict=True)
+    ]
+    wanted = reference.step_together(
+        found,
+        [x["p"] for x in given],
+        [x["g"] for x in given],
+        3,
+        [{k: x[k] for k in names} for x in given],
+        hypers,
+    )
+    by_passes(rule, tensors, t=3)
+    eps = torch.finfo(dtype).eps
+    for i, (p, states) in enumerate(wanted):
+        for word, x in {"p": p, **states}.items():
+            assert np.allclose(tensors[word][i].double().numpy(), x, rtol=16 * eps, atol=4 * eps), (word, i)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.__name__)
+def test_sums_have_the_same_bits_with_any_number_of_threads(rule):
+    sizes = (3 * team.SHARE + 5, 70, 2 * team.SHARE)
+    results = [by_passes(rule, start(rule, sizes=sizes), threads=threads) for threads in (1, 2, 3)]
+    for other in results[1:]:
+        for word in other:
+            assert all(torch.equal(a, b) for a, b in zip(results[0][word], other[word], strict=True))
+
+
+def test_squares_do_not_overflow_and_nan_reaches_every_element():
+    tensors = start(global_clip)
+    tensors["g"][2][5] = 1e30
+    by_passes(global_clip, tensors)
+    assert all(torch.isfinite(x).all() for x in tensors["p"])
+    tensors["g"][2][5] = float("nan")
+    by_passes(global_clip, tensors)
+    assert all(x.isnan().all() for x in tensors["p"])
+
+
+def test_a_tensor_that_takes_no_part_is_neither_summed_nor_written():
+    tensors = start(global_clip)
+    before = tensors["p"][2].clone()
+    alone = {w: [x for i, x in enumerate(xs) if i != 2] for w, xs in start(global_clip).items()}
+    by_passes(global_clip, tensors, active=np.array([True, True, False, True]))
+    by_passes(global_clip, alone)
+    assert torch.equal(tensors["p"][2], before)
+    assert all(torch.equal(tensors["p"][i], alone["p"][k]) for k, i in enumerate((0, 1, 3)))
+
+
+def test_the_torch_back_end_sums_in_float64():
+    program = stage(rule_of(many_sums))
+    x = torch.full((1 << 12,), 1e30)
+    _, sums = torch_ops.run_pass(program, 0, program.scalars(1, 1e-2)[0], {"p": x, "g": x, "m": x})
+    assert all(np.isfinite(sums))
