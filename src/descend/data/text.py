@@ -101,8 +101,8 @@ def guess_encodings(raw: bytes) -> list[str]:
     return [codec for codec in western if _decodes(sample, codec)]
 
 
-# Korean first: of two encodings that fit equally well the first is taken, and Chinese text seldom keeps to the part
-# of its table where Hangul lies.
+# Korean first: of two encodings that fit equally well the first is taken, and Chinese text seldom keeps to
+# the part of its table where Hangul lies.
 _EAST = ("euc_kr", "gb18030", "big5", "shift_jis", "euc_jp")
 
 
