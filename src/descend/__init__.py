@@ -1,19 +1,43 @@
-"""Gradient descent as one system: formulas, fused kernels, optimizers, the descent, its record and report."""
+"""Gradient descent as one system: formulas, fused kernels, optimizers, the descent, its record and report.
+
+`import descend as optim` stands in for `torch.optim`: the classes below have torch's names and arguments, and
+what is not ours (`lr_scheduler`, `LBFGS`, …) is torch's own under the same name.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, FormulaError, StorageError, UsageError
+import torch.optim
+from torch.optim import LBFGS, Optimizer, SparseAdam, lr_scheduler, swa_utils
 
-from .optim import Adam
-from .optimizer import Optimizer, optimizer
+from .errors import DataError, FormulaError, StorageError, UsageError
+from .optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    FormulaOptimizer,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+    optimizer,
+)
 
 if TYPE_CHECKING:
     from .descent import fit, minimize
 
 __version__ = "0.1.0"
+
+# `from descend.lr_scheduler import StepLR` finds torch's module too
+for _name, _module in (("lr_scheduler", lr_scheduler), ("swa_utils", swa_utils)):
+    sys.modules.setdefault(f"{__name__}.{_name}", _module)
 
 # Imported on first use, so that `import descend` stays quick.
 _LAZY = {
@@ -21,6 +45,7 @@ _LAZY = {
     "minimize": "descent",
     "rules": "rules",
     "formula": "formula",
+    "functional": "functional",
     "kernels": "kernels",
     "data": "data",
     "models": "models",
@@ -30,20 +55,37 @@ _LAZY = {
 }
 
 __all__ = [
+    "ASGD",
+    "LBFGS",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "Adamax",
     "DataError",
     "FormulaError",
+    "FormulaOptimizer",
+    "NAdam",
     "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SparseAdam",
     "StorageError",
     "UsageError",
     "fit",
+    "lr_scheduler",
     "minimize",
     "optimizer",
+    "swa_utils",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'descend' has no attribute {name!r}")
-    module = importlib.import_module(f".{_LAZY[name]}", __name__)
-    return module if _LAZY[name] == name else getattr(module, name)
+    if name in _LAZY:
+        module = importlib.import_module(f".{_LAZY[name]}", __name__)
+        return module if _LAZY[name] == name else getattr(module, name)
+    if not name.startswith("_") and hasattr(torch.optim, name):
+        return getattr(torch.optim, name)
+    raise AttributeError(f"module 'descend' has no attribute {name!r}")

@@ -75,7 +75,7 @@ def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
             if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
                 raise UsageError(f"rule {rule!r}: torch.optim has no optimizer of this name")
             return found, rule
-        from ..optimizer import optimizer
+        from ..optim import optimizer
 
         return optimizer(rule), rule
     if callable(rule) and not isinstance(rule, torch.optim.Optimizer):

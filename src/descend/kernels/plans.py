@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..formula import Program, State
+from ..formula import Program, ScalarProgram, State
+from ..formula.vocabulary import WORDS
 from . import cpu, torch_ops
 from .cpu.gather import FINE, OTHER_GRADIENT, Gatherer
 
@@ -24,7 +26,7 @@ Values = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 @dataclass
 class Member:
-    """One parameter with its group, its state dict, and whether its step count stands in that dict."""
+    """One parameter with its group, its state dict, and how many steps it has taken."""
 
     param: torch.Tensor
     group: dict[str, Any]
@@ -168,68 +170,141 @@ class CpuPlan:
 
 
 class TorchPlan:
-    """Parameters stepped one by one with torch operations: any device, layout or subclass."""
+    """Parameters stepped one by one with torch operations: any device, layout or subclass.
+
+    With `traced` autograd records the step, and hyper-parameters that are tensors stay tensors. `sparse` says
+    how to take a sparse gradient: "touched" steps the entries that it holds and leaves the others and their
+    states alone, "dense" fills it up with zeros.
+    """
 
     backend = torch_ops.NAME
 
     def __init__(
-        self, program: Program, members: Sequence[Member], values: Values, step_key: str | None
+        self,
+        program: Program,
+        members: Sequence[Member],
+        values: Values,
+        step_key: str | None,
+        traced: bool = False,
+        sparse: str = "",
     ) -> None:
         self.program = program
         self.members = members
-        self.counters = Counters(
-            members, [s for s in program.rule.states if s.scalar], values, program, step_key
-        )
-        self.params = [m.param for m in members]
+        self.values = values
+        self.step_key = step_key
+        self.traced = traced
+        self.sparse = sparse
+        self._scalars = [s.key for s in program.rule.states if s.scalar]
+        self._elements = {s.name: s.key for s in program.rule.states if not s.scalar}
+        for m in members:
+            if step_key is not None:
+                dict.__setitem__(m.state, step_key, _number(m.state.get(step_key, 0.0), torch.float32))
+            for key in self._scalars:
+                if not traced:
+                    dict.__setitem__(m.state, key, _number(m.state[key], torch.float64))
+        self._looks = [_look(m.param) for m in members]
 
     def prepare(self) -> bool:
-        """Nothing can have moved that torch does not look after itself."""
-        return all(
-            m.state[s.key].shape == m.param.shape
-            for m in self.members
-            for s in self.program.rule.states
-            if not s.scalar
-        )
+        """Whether the parameters are of the kind that they were; torch looks after addresses itself."""
+        return all(_look(m.param) == look for m, look in zip(self.members, self._looks, strict=True))
 
     def launch(self) -> None:
         """Take the step."""
-        active = np.array([p.grad is not None for p in self.params])
-        if not active.any():
-            return
-        self.counters.sort(active)
-        rows = self.counters.advance(active)
-        differentiable = bool(self.members[0].group.get("differentiable"))
-        with torch.set_grad_enabled(differentiable):
-            for i in np.flatnonzero(active):
-                self._one(self.members[int(i)], rows[self.counters.row_of[i]], differentiable)
+        with torch.set_grad_enabled(self.traced):
+            for m in self.members:
+                if m.param.grad is not None:
+                    self._one(m, m.param.grad)
 
-    def _one(self, member: Member, row: tuple[Any, ...], differentiable: bool) -> None:
-        p, g = member.param, member.param.grad
-        assert g is not None
-        keys = {s.name: s.key for s in self.program.rule.states if not s.scalar}
-        operands = {"p": p, "g": g, **{name: member.state[key] for name, key in keys.items()}}
-        if p.is_complex():
-            operands = {word: torch.view_as_real(x.resolve_conj()) for word, x in operands.items()}
-        if g.layout == torch.sparse_coo:
-            sparse_step(self.program, row, operands)
-            return
-        new = torch_ops.step(self.program, row, operands)
-        for word, value in new.items():
-            value = torch.view_as_complex(value) if p.is_complex() else value
-            if word == "p":
-                p.copy_(value)
-            elif differentiable:
-                dict.__setitem__(member.state, keys[word], value)
+    def _one(self, m: Member, g: torch.Tensor) -> None:
+        p = m.param
+        t = float(m.state[self.step_key]) if self.step_key is not None else m.count
+        scalars = self.program.scalars
+        values = (*self.values(m.group), *(m.state[key] for key in self._scalars))
+        if self.traced:
+            row, states = _traced_scalars(scalars)(t + 1, *map(_exact, values))
+            row = tuple(bool(x) if _is_condition(x) else x for x in row)
+        else:
+            row, states = scalars(t + 1, *map(float, values))
+        operands = {"p": p, "g": g, **{name: m.state[key] for name, key in self._elements.items()}}
+        if g.layout != torch.strided and self.sparse == "touched":
+            new = {}
+            touched_step(self.program, row, operands)
+        else:
+            operands["g"] = g if g.layout == torch.strided else g.to_dense()
+            if self.traced:  # what autograd keeps of p must not be overwritten
+                operands["p"] = p.clone()
+            new = _step(self.program, row, operands)
+            p.copy_(new.pop("p"))
+        for name, value in new.items():
+            if self.traced:
+                dict.__setitem__(m.state, self._elements[name], value)
             else:
-                member.state[keys[word]].copy_(value)
+                m.state[self._elements[name]].copy_(value)
+        for key, number in zip(self._scalars, states, strict=True):
+            if self.traced:
+                dict.__setitem__(m.state, key, number)
+            else:
+                m.state[key].fill_(number)
+        m.count += 1
+        if self.step_key is not None:
+            m.state[self.step_key].fill_(t + 1)
 
 
-def sparse_step(program: Program, row: tuple[Any, ...], operands: dict[str, torch.Tensor]) -> None:
+@cache
+def _traced_scalars(scalars: ScalarProgram) -> Callable[..., Any]:
+    """The host's part of a step over tensors, so that gradients of hyper-parameters pass through it."""
+    space: dict[str, Any] = {word: _word(word) for word in WORDS if hasattr(torch, word)}
+    exec(compile(scalars.source, "<scalars in torch>", "exec"), space)
+    made: Callable[..., Any] = space["scalars"]
+    return made
+
+
+def _word(word: str) -> Callable[..., Any]:
+    function = getattr(torch, word)
+    return lambda *given: function(*(torch.as_tensor(x, dtype=torch.float64) for x in given))
+
+
+def _exact(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) else float(value)
+
+
+def _is_condition(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool
+
+
+def _number(value: Any, dtype: torch.dtype) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(float(value), dtype=dtype)
+
+
+def _look(p: torch.Tensor) -> tuple[Any, ...]:
+    """What of a parameter and its gradient decides how it is stepped."""
+    g = p.grad
+    return (
+        p.dtype,
+        p.device,
+        p.shape,
+        p.stride() if p.layout == torch.strided else p.layout,
+        g is None or g.layout,
+    )
+
+
+def _step(
+    program: Program, row: tuple[Any, ...], operands: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """New p and states; complex numbers are pairs of reals."""
+    if not operands["p"].is_complex():
+        return torch_ops.step(program, row, operands)
+    pairs = {word: torch.view_as_real(x.resolve_conj()) for word, x in operands.items()}
+    new = torch_ops.step(program, row, pairs)
+    return {word: torch.view_as_complex(value.contiguous()) for word, value in new.items()}
+
+
+def touched_step(program: Program, row: tuple[Any, ...], operands: dict[str, torch.Tensor]) -> None:
     """Step only the entries that a sparse gradient holds; the others and their states stay as they are."""
     g = operands["g"].coalesce()
     index = tuple(g.indices())
     touched = {word: g.values() if word == "g" else x[index] for word, x in operands.items()}
-    for word, value in torch_ops.step(program, row, touched).items():
+    for word, value in _step(program, row, touched).items():
         operands[word].index_put_(index, value)
 
 

@@ -1,0 +1,41 @@
+"""torch.optim's classes over our formulas: same names, arguments, defaults, state; and a class of any rule."""
+
+from __future__ import annotations
+
+from .adadelta import Adadelta
+from .adagrad import Adagrad
+from .adam import Adam
+from .adamax import Adamax
+from .adamw import AdamW
+from .asgd import ASGD
+from .base import FormulaOptimizer
+from .nadam import NAdam
+from .radam import RAdam
+from .rmsprop import RMSprop
+from .rprop import Rprop
+from .rule_optimizer import RuleOptimizer, optimizer
+from .sgd import SGD
+
+CLASSES: dict[str, type[FormulaOptimizer]] = {
+    kind.__name__.lower(): kind
+    for kind in (ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop)
+}
+"""The classes that torch.optim has too, by the names of their rules ("sgd" stands for several)."""
+
+__all__ = [
+    "ASGD",
+    "CLASSES",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "FormulaOptimizer",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "RuleOptimizer",
+    "optimizer",
+]

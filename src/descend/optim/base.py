@@ -1,0 +1,398 @@
+"""A torch.optim.Optimizer over formulas: kernels, state, hooks, checks. Its subclasses say which formula."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from copy import deepcopy
+from functools import cache
+from operator import is_
+from typing import Any, ClassVar, cast, overload
+
+import torch
+from torch.optim import Optimizer as TorchOptimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from .. import rules
+from ..errors import UsageError
+from ..formula import Rule, stage
+from ..kernels import cpu
+from ..kernels.cpu.gather import same_layout
+from ..kernels.plans import CpuPlan, Member, TorchPlan
+from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values
+from .parts import plain, untraced
+from .state import Changes, OptimizerState, ParameterState, dtype_of_state, filled
+
+Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
+
+BETAS: Mapping[str, Where] = {"beta1": ("betas", 0), "beta2": ("betas", 1)}
+
+_NEUTRAL: dict[str, Any] = {
+    "amsgrad": False,
+    "capturable": False,
+    "centered": False,
+    "decoupled_weight_decay": False,
+    "differentiable": False,
+    "foreach": None,
+    "fused": None,
+    "independent_weight_decay": False,
+    "maximize": False,
+    "momentum": 0,
+    "nesterov": False,
+}
+"""What a state dict of an older torch, or of another class, leaves out, and what it means there."""
+
+
+class FormulaOptimizer(TorchOptimizer):
+    """Base of all optimizers here; what it does not say is as in torch.optim.Optimizer.
+
+    A subclass gives `_rule`, the rule that a parameter group follows, and `_variant`, what of the group
+    decides it. The state lies under torch's names, and state dicts cross over to torch and back.
+    """
+
+    hyper_keys: ClassVar[Mapping[str, Where]] = {}
+    """Where a group keeps a hyper-parameter that has another name there: "beta1" -> ("betas", 0)."""
+
+    step_key: ClassVar[str | None] = "step"
+    """The name of the step count in the state dict; None where torch keeps none."""
+
+    family: ClassVar[tuple[str, ...]] = ()
+    """The rules that the class's options choose among; their states may lie in its state dict."""
+
+    def __init__(self, params: Params, defaults: dict[str, Any], *, strict: bool = False) -> None:
+        if defaults.get("capturable"):
+            raise UsageError(
+                f"{type(self).__name__}(capturable=True): the scalars of a step are computed on the host, "
+                "so it cannot be captured in a graph; leave capturable=False"
+            )
+        if defaults.get("fused") and defaults.get("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if defaults.get("fused") and defaults.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        self.strict = strict
+        self._changes = Changes()
+        self._forget()
+        super().__init__(params, defaults)
+        self.state = OptimizerState(self._changes, {}, self._fresh)
+
+    def _forget(self) -> None:
+        self._seen = -1
+        self._plans: list[CpuPlan | TorchPlan] = []
+        self._snapshot: list[tuple[Hashable, list[torch.Tensor]]] = []
+        self._dormant: list[torch.Tensor] = []
+        self._unstepped: set[int] = set()
+
+    # -- what a subclass says -------------------------------------------------------------------------
+
+    def _variant(self, group: Mapping[str, Any]) -> Hashable:
+        """What of a group decides its formulas and its back end; compared at every step."""
+        raise NotImplementedError
+
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule that a group follows, with the modifiers that it asks for."""
+        raise NotImplementedError
+
+    def _fresh(self, p: Any) -> Mapping[str, Any]:
+        """The state that is found at a parameter before its first step."""
+        return {}
+
+    def _sparse(self, group: Mapping[str, Any]) -> str:
+        """How to take a sparse gradient: "touched" (only what it holds) or "dense"; or a RuntimeError."""
+        raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+
+    @property
+    def rule(self) -> Rule:
+        """The rule of the first parameter group, with its modifiers."""
+        return self._rule(self.param_groups[0])
+
+    # -- the step -------------------------------------------------------------------------------------
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._still_holds():
+            self._plan()
+        if not all(plan.prepare() for plan in self._plans):
+            self._plan()
+            if not all(plan.prepare() for plan in self._plans):
+                raise RuntimeError("a parameter, gradient or state changed while the optimizer looked at it")
+        for plan in self._plans:
+            plan.launch()
+        if self._unstepped:
+            self._unstepped.clear()
+        return loss
+
+    _observed_step = TorchOptimizer.profile_hook_step(_step)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step, for every parameter that has a gradient.
+
+        `closure` computes the loss anew and is called first; its value is returned.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        ):
+            return cast("float | None", self._observed_step(closure))
+        return cast("float | None", self._step(closure))
+
+    def _still_holds(self) -> bool:
+        """Whether the plans fit the groups and states as they are now."""
+        if self._changes.count != self._seen or len(self._snapshot) != len(self.param_groups):
+            return False
+        for group, (variant, params) in zip(self.param_groups, self._snapshot, strict=True):
+            if not same_items(group["params"], params) or self._variant(group) != variant:
+                return False
+        return all(p.grad is None for p in self._dormant)
+
+    def _plan(self) -> None:
+        """Sort all parameters that have a gradient or a state into plans."""
+        self._plans, self._dormant = [], []
+        awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
+        for group in self.param_groups:
+            rule = self._rule(group)
+            for p in group["params"]:
+                if p.grad is None and not self.state.get(p):
+                    self._dormant.append(p)
+                    continue
+                if p.device.type == "meta":
+                    raise RuntimeError("a parameter on the meta device has no numbers; materialise it first")
+                sparse = p.grad is not None and p.grad.layout != torch.strided
+                awake.append((rule, group, p, self._sparse(group) if sparse else ""))
+        times = Counter(id(p) for _, _, p, _ in awake)
+        members: dict[int, Member] = {}
+        sorted_members: dict[tuple[Any, ...], list[Member]] = {}
+        for rule, group, p, sparse in awake:
+            if id(p) not in members:
+                members[id(p)] = self._member(rule, group, p)
+            member = members[id(p)]
+            traced = bool(group.get("differentiable"))
+            if traced or sparse or times[id(p)] > 1 or not cpu_takes(member, rule):
+                key: tuple[Any, ...] = (stage(rule), None, traced, sparse)
+            else:
+                key = (stage(rule), *dtypes(member, rule))
+            sorted_members.setdefault(key, []).append(member)
+        for (program, *how), found in sorted_members.items():
+            if how[0] is None:
+                values = self._values(program.rule, exact=how[1])
+                self._plans.append(TorchPlan(program, found, values, self.step_key, how[1], how[2]))
+            else:
+                self._plans.append(CpuPlan(program, found, self._values(program.rule), self.step_key))
+        self._snapshot = [(self._variant(g), list(g["params"])) for g in self.param_groups]
+        # whoever else holds this state (a copy of the optimizer) must look at it anew
+        self._changes.count += 1
+        self._seen = self._changes.count
+
+    def _values(self, rule: Rule, exact: bool = False) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+        """A quick reader of a rule's hyper-parameters from a group, as floats (`exact`: as they stand)."""
+        return _reader(tuple(self.hyper_keys.get(h.name, h.name) for h in rule.hypers), exact)
+
+    # -- state ----------------------------------------------------------------------------------------
+
+    def _member(self, rule: Rule, group: dict[str, Any], p: torch.Tensor) -> Member:
+        """The parameter with its state, allocated now if it has none yet."""
+        state = self.state[p] if rule.states or self.step_key else ParameterState(self._changes, {})
+        if not any(s.key in state for s in rule.states):
+            self._unstepped.add(id(p))
+        hypers = dict(zip((h.name for h in rule.hypers), self._values(rule)(group), strict=True))
+        for s in rule.states:
+            start = hypers[s.init] if isinstance(s.init, str) else s.init
+            value = state.get(s.key)
+            if s.scalar:
+                value = start if value is None else value
+            elif value is None:
+                value = filled(p, start)
+            elif value.shape != p.shape:
+                raise UsageError(
+                    f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
+                    "give it a state of its own shape, or none"
+                )
+            elif not group.get("differentiable"):
+                value = _beside(p, value)
+            dict.__setitem__(state, s.key, value)
+        if self.step_key is not None:
+            return Member(p, group, state, float(state.get(self.step_key, 0.0)))
+        return Member(p, group, state, 0.0 if id(p) in self._unstepped else 1.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "strict": self.strict}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not isinstance(self.state, OptimizerState):
+            self._changes = self.__dict__.get("_changes") or Changes()
+            self.state = OptimizerState(self._changes, self.state, self._fresh)
+        self._changes = self.state.changes
+        self._forget()
+        for group in self.param_groups:
+            for key in self.defaults:
+                if key in _NEUTRAL:
+                    group.setdefault(key, _NEUTRAL[key])
+            if "capturable" in group:  # says how torch ran it, not what
+                group["capturable"] = False
+
+    @untraced
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as torch's class of the same name has it; it loads into either."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        numbers: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                numbers.setdefault(id(p), len(numbers))
+            packed = {key: value for key, value in group.items() if key != "params"}
+            groups.append({**packed, "params": [numbers[id(p)] for p in group["params"]]})
+        state = {}
+        for key, value in self.state.items():
+            number = numbers[id(key)] if isinstance(key, torch.Tensor) else key
+            if not isinstance(value, dict):
+                state[number] = value
+            elif value:
+                state[number] = dict(value)
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for after in self._optimizer_state_dict_post_hooks.values():
+            result = _or(after(self, result), result)
+        return result
+
+    @untraced
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state and the parameter groups of a state dict of this class or of torch's.
+
+        Tensors are copied, to the parameters' devices and types; a float32 state of a half-precision
+        parameter stays float32.
+
+        Raises UsageError (a ValueError) for a state dict of other groups, of another rule or of other shapes.
+        """
+        given = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            given = _or(before(self, given), given)
+        saved = deepcopy(given["param_groups"])
+        needed = [key for key in self.defaults if key not in _NEUTRAL]
+        check_saved_groups(self.param_groups, saved, needed, type(self).__name__)
+        owners: dict[Any, tuple[torch.Tensor, dict[str, Any]]] = {}
+        for group, other in zip(self.param_groups, saved, strict=True):
+            owners |= {n: (p, other) for n, p in zip(other["params"], group["params"], strict=True)}
+        state = OptimizerState(self._changes, {}, self._fresh)
+        for key, value in given["state"].items():
+            if key in owners:
+                p, group = owners[key]
+                state[p] = self._adopted(p, {**self.defaults, **_NEUTRAL, **group}, value)
+            else:
+                state[key] = value
+        for group, other in zip(self.param_groups, saved, strict=True):
+            other["params"] = group["params"]
+            if "param_names" in group:
+                other.setdefault("param_names", group["param_names"])
+        self.__setstate__({"state": state, "param_groups": saved})
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def _adopted(self, p: torch.Tensor, group: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+        """A parameter's saved state, checked, in memory of our own."""
+        variants = [self._rule(group), *map(rules.get, self.family)]
+        known = {s.key: s for variant in variants for s in variant.states}
+        elements = [key for key, s in known.items() if not s.scalar]
+        scalars = [key for key, s in known.items() if s.scalar]
+        check_saved_state(p, saved, elements, scalars, type(self).__name__)
+        kept: dict[str, Any] = {}
+        for key, value in saved.items():
+            if value is None:
+                continue
+            if key in elements and isinstance(value, torch.Tensor):
+                kept[key] = value.detach().to(p.device, dtype_of_state(p, value), copy=True)
+            elif key == self.step_key and not isinstance(value, torch.Tensor):
+                kept[key] = torch.tensor(float(value))
+            else:
+                kept[key] = deepcopy(value)
+        return kept
+
+    @untraced
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; options that it leaves out are the optimizer's defaults.
+
+        Raises UsageError for values out of range and for keys that are nearly those of an option.
+        """
+        if isinstance(param_group, dict):
+            check_keys(param_group, self.defaults, type(self).__name__)
+            group = {**self.defaults, **param_group}
+            self._check(group)
+        plain(TorchOptimizer.add_param_group)(self, param_group)
+        self._changes.count += 1
+
+    def _check(self, group: Mapping[str, Any]) -> None:
+        check_values(group, self._rule(group).hypers, self.hyper_keys, self.strict)
+
+    @untraced
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or with `set_to_none=False` set them to zero."""
+        if set_to_none and not torch._C._autograd._profiler_enabled():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+        else:
+            plain(TorchOptimizer.zero_grad)(self, set_to_none)
+
+    def __repr__(self) -> str:
+        kinds = sorted({plan.backend for plan in self._plans}) or ["chosen at the first step"]
+        return f"{super().__repr__()[:-1]}\nback end: {', '.join(kinds)}\n)"
+
+
+untraced(FormulaOptimizer.step)
+FormulaOptimizer.step.__dict__["hooked"] = True  # torch need not wrap it: step() serves hooks and profiler
+
+
+def same_items(now: list[Any], then: list[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(now) == len(then) and all(map(is_, now, then))
+
+
+def cpu_takes(member: Member, rule: Rule) -> bool:
+    """Whether the CPU kernel can step a parameter where it lies."""
+    p, g = member.param, member.param.grad
+    return (
+        cpu.takes(p)
+        and all(member.state[s.key].layout == p.layout for s in rule.states if not s.scalar)
+        and (g is None or (g.layout == torch.strided and g.device == p.device and g.dtype in cpu.DTYPES))
+    )
+
+
+def dtypes(member: Member, rule: Rule) -> tuple[torch.dtype, ...]:
+    """The types of a parameter, its gradient and its states: one kernel takes one combination."""
+    p = member.param
+    g = p.dtype if p.grad is None else p.grad.dtype
+    return (p.dtype, g, *(member.state[s.key].dtype for s in rule.states if not s.scalar))
+
+
+@cache
+def _reader(keys: tuple[Where, ...], exact: bool) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    parts = [f"g[{where!r}]" if isinstance(where, str) else f"g[{where[0]!r}][{where[1]}]" for where in keys]
+    made = parts if exact else [f"float({part})" for part in parts]
+    return cast(
+        Callable[[dict[str, Any]], tuple[Any, ...]], eval(f"lambda g: ({''.join(x + ', ' for x in made)})")
+    )
+
+
+def _beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A state on its parameter's device, in a type and an order of memory that go with it."""
+    dtype = dtype_of_state(p, value)
+    if value.device != p.device or value.dtype != dtype:
+        value = value.detach().to(p.device, dtype)
+    if value.layout == p.layout == torch.strided and cpu.is_dense(p) and not same_layout(value, p):
+        value = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value.detach())
+    return value
+
+
+def _or(answer: Any, otherwise: Any) -> Any:
+    return otherwise if answer is None else answer

@@ -1,0 +1,133 @@
+"""An optimizer over any rule or bare formula, its hyper-parameters named as in the formula."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+
+from .. import rules
+from ..errors import UsageError, nearest
+from ..formula import Rule, rule_of, stage
+from ..modifiers import ascent
+from .base import FormulaOptimizer, Params
+from .parts import DECAYS, joined
+
+
+class RuleOptimizer(FormulaOptimizer):
+    """Base of the classes that `descend.optimizer` makes."""
+
+    the_rule: ClassVar[Rule]
+    made_from: ClassVar[tuple[Any, ...]]
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        strict: bool = False,
+        **hypers: float | torch.Tensor,
+    ) -> None:
+        rule = self.the_rule
+        known = [h.name for h in rule.hypers]
+        for name in hypers:
+            if name not in known:
+                raise UsageError(
+                    f"{rule.name} takes no {name!r}{nearest(name, known)}; it takes {', '.join(known)}"
+                )
+        defaults = {h.name: hypers.get(h.name, h.default) for h in rule.hypers}
+        super().__init__(
+            params, {**defaults, "maximize": maximize, "differentiable": differentiable}, strict=strict
+        )
+
+    def _variant(self, group: Mapping[str, Any]) -> Hashable:
+        return group["maximize"], group["differentiable"]
+
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        return joined(ascent, self.the_rule) if group["maximize"] else self.the_rule
+
+    def _sparse(self, group: Mapping[str, Any]) -> str:
+        return "dense"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # the class was made at run time: pickle looks it up by what it was made from
+        return _blank, self.made_from, self.__getstate__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RuleOptimizer:
+        from copy import deepcopy
+
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(deepcopy(self.__getstate__(), memo))
+        return twin
+
+
+def _blank(made_from: Any, decay: str | None) -> RuleOptimizer:
+    kind = optimizer(made_from, decay=decay)
+    assert issubclass(kind, RuleOptimizer)
+    return kind.__new__(kind)
+
+
+def optimizer(rule: str | Rule | Callable[..., Any], *, decay: str | None = None) -> type[FormulaOptimizer]:
+    """The optimizer class of a rule: a name of `descend rules`, a Rule, or a bare formula.
+
+    A name that torch.optim has a class for gives that class ("adam" gives `descend.Adam`, and "sgd"
+    `descend.SGD`); all others take the rule's hyper-parameters by their names.
+
+    `decay` adds weight decay, and its strength as the hyper-parameter `weight_decay`, to a rule: "coupled"
+    (L2: p*weight_decay joins the gradient), "decoupled" (p shrinks by lr*weight_decay each step) or
+    "independent" (p shrinks by weight_decay each step, whatever lr is).
+
+    >>> import torch
+    >>> def signs(p, g, lr=0.1):
+    ...     p = p - lr * sign(g)
+    ...     return p
+    >>> w = torch.tensor([1.0], requires_grad=True)
+    >>> opt = optimizer("momentum", decay="independent")([w], lr=0.01, weight_decay=1e-4)
+
+    Raises UsageError for an unknown name, FormulaError for a formula that cannot be read.
+    """
+    if decay is not None and decay not in DECAYS:
+        raise UsageError(f"unknown decay {decay!r}{nearest(decay, DECAYS)}; use one of {', '.join(DECAYS)}")
+    if isinstance(rule, str) and decay is None:
+        from . import CLASSES
+
+        if rule in CLASSES:
+            return CLASSES[rule]
+    return _class_of(rules.get(rule) if isinstance(rule, str) else rule, decay)
+
+
+@cache
+def _class_of(given: Rule | Callable[..., Any], decay: str | None) -> type[RuleOptimizer]:
+    found = rule_of(given)
+    if decay is not None:
+        found = joined(DECAYS[decay], found)
+    stage(found)
+    name = found.name if isinstance(given, Rule) and _registered(given) else None
+    space = {
+        "the_rule": found,
+        "made_from": (name or given, decay),
+        "__doc__": found.doc,
+        "__module__": __name__,
+    }
+    made = type(found.name, (RuleOptimizer,), space)
+    plain = inspect.Parameter
+    made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            plain("params", plain.POSITIONAL_OR_KEYWORD),
+            *(plain(h.name, plain.KEYWORD_ONLY, default=h.default) for h in found.hypers),
+            *(
+                plain(flag, plain.KEYWORD_ONLY, default=False)
+                for flag in ("maximize", "differentiable", "strict")
+            ),
+        ]
+    )
+    return made
+
+
+def _registered(rule: Rule) -> bool:
+    return rule.name in rules.names() and rules.get(rule.name) is rule
