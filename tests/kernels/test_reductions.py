@@ -1,4 +1,4 @@
-"""Rules that sum over tensors: compiled passes against the float64 reference, the same bits on any threads."""
+"""Rules that sum over tensors: compiled passes against the float64 reference, same bits on any threads."""
 
 import numpy as np
 import pytest
