@@ -33,6 +33,14 @@ def test_a_setting_that_one_run_lacks_differs(tmp_path: Path) -> None:
     assert compare.differing(runs) == {"schedule.lr": [None, "cosine"]}
 
 
+def test_settings_of_one_rule_share_a_column(tmp_path: Path) -> None:
+    settings = {"rule": {"momentum": 0.9, "nesterov": True}}
+    runs = [fit_run(tmp_path / "a", steps=5, settings=settings), fit_run(tmp_path / "b", steps=5)]
+    table = compare.table([read(run) for run in runs])
+    assert "momentum 0.9, nesterov yes" in table
+    assert "rule.momentum" not in table
+
+
 def test_the_table_has_a_row_for_each_run(tmp_path: Path) -> None:
     page = descend.report.write(three(tmp_path))
     table = re.search(r'<table class="comparison">.*?</table>', page.read_text("utf-8"), re.S)

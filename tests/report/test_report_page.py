@@ -156,18 +156,31 @@ def test_a_diverged_run_names_where_and_draws_what_was_finite(tmp_path: Path) ->
             "explanation": "The loss became infinite at step 4.",
             "loss": math.inf,
             "steps": 5,
-            "diverged": {"step": 4, "batch": 3},
+            "diverged": {"step": 4, "epoch": None, "batch": 3, "loss": math.inf, "samples": [17, 4]},
             "best": None,
         },
     )
     page = descend.report.write(run)
     found = content(page)["runs"][0]
     assert found["series"]["loss"]["v"] == [1, 5, 80, None, None]
-    assert found["marks"] == [{"step": 4, "text": "not finite from here", "kind": "bad"}]
+    assert found["marks"] == [{"step": 4, "text": "diverged at step 4", "kind": "bad"}]
     text = visible(page)
     assert "Diverged" in text
     assert "From step 4 on record it is not a finite number, after values up to 80." in text
-    assert "Where it broke: step 4, batch 3." in text
+    assert "Where it broke: step 4, batch 3, loss infinite. The 2 samples of that batch 17, 4" in text
+
+
+def test_where_a_loss_stops_being_a_number_is_marked_without_a_result_too(tmp_path: Path) -> None:
+    history = [{"step": k, "loss": loss} for k, loss in ((1, 1.0), (2, math.nan), (3, 2.0))]
+    found = content(descend.report.write(fit_run(tmp_path / "run", history=history, result=None)))
+    assert found["runs"][0]["marks"] == [{"step": 2, "text": "not finite from here", "kind": "bad"}]
+
+
+def test_only_a_loss_that_jumps_about_is_smoothed(tmp_path: Path, digits: Path) -> None:
+    even = [{"step": k, "loss": 1 / k} for k in range(1, 400)]
+    found = content(descend.report.write([digits, fit_run(tmp_path / "even", history=even)]))
+    assert [run["noisy"] for run in found["runs"]] == [True, False]
+    assert content(descend.report.write(descent_2d(tmp_path / "f")))["smooth"] == 0
 
 
 def test_a_run_in_progress_can_be_read(tmp_path: Path) -> None:

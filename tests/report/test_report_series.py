@@ -51,7 +51,7 @@ def test_a_long_record_is_thinned_and_the_page_says_so(tmp_path: Path) -> None:
     for k in range(1000, 30_001, 1000):
         history[k - 1]["validation_loss"] = k / 1000
     run = fit_run(tmp_path / "run", history=history)
-    drawn = series.drawn(read(run))
+    drawn = series.drawn(read(run), ("loss", "lr", "validation_loss"))
     steps, values = unpacked(drawn["step"]), drawn["series"]["loss"]["v"]
     assert len(steps) == len(values) < 1500
     assert dict(zip(steps.tolist(), values, strict=True))[17_322] == 40
@@ -70,8 +70,9 @@ def test_a_long_record_is_thinned_and_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_a_short_record_is_drawn_whole(digits: Path) -> None:
-    drawn = series.drawn(read(digits))
+    drawn = series.drawn(read(digits), ("loss", "validation_loss"))
     assert drawn["means"] is None
+    assert list(drawn["series"]) == ["loss", "validation_loss"]
     assert drawn["of"] == 0
     assert drawn["step"] == {"from": 1.0, "by": 1.0, "n": 1150}
     assert np.allclose(unpacked(drawn["epoch"]), np.arange(1, 1151) / 23)
@@ -81,7 +82,7 @@ def test_a_short_record_is_drawn_whole(digits: Path) -> None:
 
 def test_steps_that_are_no_progression_are_listed(tmp_path: Path) -> None:
     history = [{"step": step, "loss": 1.0} for step in (1, 2, 3, 10, 20)]
-    drawn = series.drawn(read(fit_run(tmp_path / "run", history=history)))
+    drawn = series.drawn(read(fit_run(tmp_path / "run", history=history)), ("loss",))
     assert drawn["step"] == [1, 2, 3, 10, 20]
     assert drawn["epoch"] is None
 

@@ -96,7 +96,7 @@ def test_one_parameter_gives_the_curve_and_a_slope_for_every_step(tmp_path: Path
     assert figure["dims"] == 1
     assert len(figure["curve"]["x"]) == len(figure["curve"]["y"]) == 201
     (path,) = figure["paths"]
-    assert path["step"] == list(range(26))
+    assert path["step"] == {"from": 0.0, "by": 1.0, "n": 26}
     for (x,), loss, (slope,) in zip(path["x"], path["loss"], path["gradient"], strict=True):
         assert loss == pytest.approx((x * x - 1) ** 2 + 0.3 * x, abs=1e-4)
         assert slope == pytest.approx(4 * x * (x * x - 1) + 0.3, abs=1e-3)
@@ -138,9 +138,9 @@ def test_a_long_path_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:
     page = descend.report.write(descent_2d(tmp_path / "run", steps=5000, lr=0.01))
     (path,) = content(page)["surfaces"][0]["paths"]
     assert len(path["step"]) == surface.POINTS
-    assert path["step"][:300] == list(range(300))
+    assert path["step"][:200] == list(range(200))
     assert path["step"][-1] == 5000
-    assert "900 of the 5,001 recorded points of the path are drawn" in visible(page)
+    assert "600 of the 5,001 recorded points of the path are drawn" in visible(page)
 
 
 def test_a_path_that_leaves_every_bound_can_be_drawn(tmp_path: Path) -> None:
@@ -196,3 +196,27 @@ def test_climbing_is_called_the_way_up(tmp_path: Path) -> None:
     config = (run / "config.toml").read_text().replace("[problem]", "[problem]\nmaximize = true")
     (run / "config.toml").write_text(config)
     assert "and the way up" in visible(descend.report.write(run))
+
+
+def test_a_loss_over_a_part_of_the_samples_says_so(tmp_path: Path) -> None:
+    line = {"names": ["w"], "axes": [[0, 1]], "loss": [0, 1], "path": [], "samples": 2000}
+    text = visible(descend.report.write(fit_run(tmp_path / "run", surface=line)))
+    assert "The loss is that of the first 2,000 training samples." in text
+
+
+def test_a_coarse_grid_is_refined_without_error_where_the_loss_is_a_parabola() -> None:
+    x, y = np.linspace(-1, 2, 7), np.linspace(0, 1, 5)
+    z = 3 * x[None, :] ** 2 - x[None, :] * y[:, None] + y[:, None] ** 2
+    u, v, w = surface._refined(x, y, z, -10.0)
+    assert np.allclose(u, np.linspace(-1, 2, 19))
+    assert np.allclose(v, np.linspace(0, 1, 13))
+    assert np.allclose(w, 3 * u[None, :] ** 2 - u[None, :] * v[:, None] + v[:, None] ** 2)
+    z[2, 3] = math.nan
+    assert surface._refined(x, y, z, -10.0)[2] is z
+
+
+def test_walls_that_no_path_climbed_are_cut_off(tmp_path: Path) -> None:
+    (figure,) = content(descend.report.write(descent_1d(tmp_path / "run", lr=0.03)))["surfaces"]
+    low, high = figure["window"][2:]
+    assert high - low == pytest.approx(1.25 * (9.6 - low))
+    assert max(figure["curve"]["y"]) > high

@@ -7,11 +7,11 @@ from typing import Any
 
 from .read import Run
 from .sections import esc, outcomes, swatch
-from .words import verdict
+from .words import sentence, verdict
 
 # Settings that say how a run was kept, not how it descended.
 _ASIDE = {"choices", "checkpoint", "out", "versions"}
-_RUN_ASIDE = {"descend", "torch", "python", "out", "started", "directory", "version", "versions"}
+_RUN_ASIDE = {"log_every", "descend", "torch", "python", "out", "started", "directory", "version", "versions"}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -47,12 +47,16 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 def table(runs: Sequence[Run]) -> str:
     """A row for each run: its colour and name, the settings that differ, and what came out."""
-    settings = differing(runs)
-    if settings.get("data.fingerprint"):
-        settings["data.fingerprint"] = [value and str(value)[:8] for value in settings["data.fingerprint"]]
+    differ = differing(runs)
+    # What only some runs have, as hyper-parameters of another rule, goes into one column.
+    partly = {name: values for name, values in differ.items() if None in values}
+    settings = {name: values for name, values in differ.items() if None not in values}
+    if "data.fingerprint" in settings:
+        settings["data.fingerprint"] = [str(value)[:8] for value in settings["data.fingerprint"]]
     results = [dict(outcomes(run)) for run in runs]
     names = list(dict.fromkeys(name for each in results for name in each))
     head = "".join(f"<th scope=col><code>{esc(name)}</code></th>" for name in settings)
+    head += "<th scope=col>besides</th>" if partly else ""
     head += "<th scope=col>Stopped because</th>" + "".join(
         f"<th scope=col>{esc(name)}</th>" for name in names
     )
@@ -60,10 +64,14 @@ def table(runs: Sequence[Run]) -> str:
     for place, run in enumerate(runs):
         word, tone, _ = verdict(run.result)
         cells = "".join(f"<td>{esc(values[place])}</td>" for values in settings.values())
+        if partly:
+            own = {name: values[place] for name, values in partly.items() if values[place] is not None}
+            said = ", ".join(f"{esc(name.partition('.')[2])} {esc(value)}" for name, value in own.items())
+            cells += f'<td class="besides">{said}</td>'
         cells += f'<td><span class="word {tone}">{esc(word)}</span></td>'
         cells += "".join(f"<td>{results[place].get(name, '–')}</td>" for name in names)
         body += f"<tr><th scope=row>{swatch(place)}{esc(run.label)}</th>{cells}</tr>"
-    same = "" if settings else "<p>The configurations do not differ.</p>"
+    same = "" if differ else "<p>The configurations do not differ.</p>"
     return (
         f'{same}<div class="scroll" tabindex="0" role="region" aria-label="Comparison">'
         f'<table class="comparison"><thead><tr><th scope=col>Run</th>{head}</tr></thead>'
@@ -79,6 +87,6 @@ def explanations(runs: Sequence[Run]) -> str:
         said = (run.result or {}).get("explanation") or meaning
         rows += (
             f"<div><dt>{swatch(place)}{esc(run.label)}</dt>"
-            f"<dd><b>{esc(word)}.</b> {esc(str(said))}</dd></div>"
+            f"<dd><b>{esc(word)}.</b> {esc(sentence(str(said)))}</dd></div>"
         )
     return f'<dl class="facts wide">{rows}</dl>'

@@ -13,13 +13,19 @@ from . import sections, series, surface
 from .read import Run
 from .words import number, real, title
 
-_LOSSES = (("loss", "train"), ("train_loss", "mean"), ("validation_loss", "held"))
+_LOSSES = (("loss", "train"), ("validation_loss", "held"))
 _OTHERS = ("lr", "grad_norm")
 
 
 def asset(name: str) -> str:
     """A file that goes into the page."""
     return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def slim(name: str) -> str:
+    """A style sheet or script of ours without indentation and lines of comment."""
+    lines = (line.strip() for line in asset(name).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -35,7 +41,9 @@ def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     drawn = {each["key"] for chart in found for each in chart["series"]}
     for key in keys:
         # A hyper-parameter that never changes needs no picture; the table of the rule has it.
-        if key not in drawn and any(series.varies(run.columns[key]) for run in runs if key in run.columns):
+        if key not in (*drawn, "train_loss") and any(
+            series.varies(run.columns[key]) for run in runs if key in run.columns
+        ):
             found.append(_chart(key, [(key, "train")], runs))
     return [chart for chart in found if chart["series"]]
 
@@ -44,7 +52,6 @@ def _chart(key: str, parts: Sequence[tuple[str, str]], runs: Sequence[Run]) -> d
     fit = any(run.setting("run", "kind") != "minimize" for run in runs)
     names = {
         "loss": "training, each batch" if fit else "loss",
-        "train_loss": "training, mean of the epoch so far",
         "validation_loss": "held-out",
     }
     values = [run.columns[each].values for run in runs for each, _ in parts if each in run.columns]
@@ -59,27 +66,34 @@ def _chart(key: str, parts: Sequence[tuple[str, str]], runs: Sequence[Run]) -> d
     }
 
 
+def noisy(run: Run) -> bool:
+    """Whether batches make the loss jump about, so that a trend is easier to see than the points."""
+    loss = run.columns.get("loss")
+    if loss is None or len(loss.values) < 50 or run.setting("run", "kind") == "minimize":
+        return False
+    moves = np.diff(loss.values[np.isfinite(loss.values)])
+    return len(moves) > 1 and float(np.mean(np.sign(moves[1:]) != np.sign(moves[:-1]))) > 0.25
+
+
 def smoothing(runs: Sequence[Run]) -> int:
-    """The window, in steps, of the smoothing to start with: 0 unless batches make some loss jump about."""
-    longest = 0
-    for run in runs:
-        loss = run.columns.get("loss")
-        if loss is None or len(loss.values) < 100 or run.setting("run", "kind") == "minimize":
-            continue
-        moves = np.diff(loss.values[np.isfinite(loss.values)])
-        if len(moves) > 1 and float(np.mean(np.sign(moves[1:]) != np.sign(moves[:-1]))) > 0.25:
-            longest = max(longest, int(run.steps[-1] - run.steps[0]))
+    """The window, in steps, of the smoothing to start with: 0 where no loss is noisy."""
+    longest = max((int(run.steps[-1] - run.steps[0]) for run in runs if noisy(run)), default=0)
     return max(10, longest // 50) if longest else 0
 
 
 def marks(run: Run) -> list[dict[str, Any]]:
-    """The steps that the loss chart points out: the best held-out loss, and the first that is not finite."""
+    """The steps that the loss chart points out: the best held-out loss, and where the run diverged."""
     found = []
-    best = (run.result or {}).get("best")
-    if isinstance(best, Mapping) and real(best.get("step")) is not None:
-        found.append({"step": best["step"], "text": "best held-out", "kind": "best"})
+    result = run.result or {}
+    best, diverged = result.get("best"), result.get("diverged")
+    if isinstance(best, Mapping) and real(best.get("validation_loss")) is not None:
+        found.append({"step": best.get("step"), "text": "best held-out", "kind": "best"})
     bad = series.first_nonfinite(run, "loss")
-    if bad is not None:
+    if isinstance(diverged, Mapping) and len(run.steps) and isinstance(diverged.get("step"), int):
+        # The step that broke has no line of its own in the history; the last line stands at the chart's edge.
+        step = min(diverged["step"], int(run.steps[-1]))
+        found.append({"step": step, "text": f"diverged at step {number(diverged['step'])}", "kind": "bad"})
+    elif bad is not None:
         found.append({"step": bad, "text": "not finite from here", "kind": "bad"})
     return found
 
@@ -108,7 +122,7 @@ def surface_section(place: int, figure: Mapping[str, Any], runs: Sequence[Run], 
     for path, label in zip(figure["paths"], labels, strict=True):
         if path["of"]:
             notes.append(
-                f"{label}: {number(len(path['step']))} of the {number(path['of'])} recorded points "
+                f"{label}: {number(len(path['x']))} of the {number(path['of'])} recorded points "
                 "of the path are drawn, the first ones all, later ones evenly."
             )
     return sections.section(

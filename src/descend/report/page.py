@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..record import write_aside
@@ -49,7 +50,7 @@ def page(runs: Sequence[Run]) -> str:
     heading = f"{len(runs)} runs side by side" if several else runs[0].label
     surfaces, charts = figures.surfaces(runs), figures.charts(runs)
     content = {
-        "runs": [{"label": run.label, "marks": figures.marks(run), **series.drawn(run)} for run in runs],
+        "runs": [_drawn(run, charts) for run in runs],
         "charts": charts,
         "surfaces": surfaces,
         "smooth": figures.smoothing(runs),
@@ -67,14 +68,20 @@ def page(runs: Sequence[Run]) -> str:
     packed = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _TEMPLATE.format(
         title=html.escape(f"{heading} · descend report"),
-        style=figures.asset("uplot.min.css") + figures.asset("report.css"),
+        style=figures.asset("uplot.min.css") + figures.slim("report.css"),
         body=body,
         # "<" could end the script element that holds the content.
         content=packed.replace("<", "\\u003c"),
         licence=figures.asset("uplot.LICENSE.txt").strip(),
         uplot=figures.asset("uplot.min.js").partition("*/")[2].strip(),
-        script="\n".join(figures.asset(name) for name in ("common.js", "curves.js", "surface.js")),
+        script="\n".join(figures.slim(name) for name in ("common.js", "curves.js", "surface.js")),
     )
+
+
+def _drawn(run: Run, charts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    keys = {each["key"] for chart in charts for each in chart["series"]}
+    about = {"label": run.label, "marks": figures.marks(run), "noisy": figures.noisy(run)}
+    return {**about, **series.drawn(run, keys)}
 
 
 _TEMPLATE = """<!doctype html>

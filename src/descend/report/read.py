@@ -29,7 +29,7 @@ class Column:
 class Run:
     """A run directory, read. `columns` holds every number of the history but `steps` and `epochs`, each [N].
 
-    `epochs` is None unless every record has one.
+    `epochs` is None for a function, which has none, and unless every record has one.
     """
 
     path: Path
@@ -61,6 +61,7 @@ def read(directory: str | os.PathLike[str]) -> Run:
     """
     found = record.read(directory)
     rows = [row for row in found.history if real(row.get("step")) is not None]
+    fit = found.config.get("run", {}).get("kind") != "minimize"
     epochs = [row["epoch"] for row in rows if real(row.get("epoch")) is not None]
     return Run(
         path=found.path,
@@ -69,7 +70,7 @@ def read(directory: str | os.PathLike[str]) -> Run:
         config_text=(found.path / "config.toml").read_text(encoding="utf-8"),
         data=found.data,
         steps=np.asarray([row["step"] for row in rows], dtype=np.float64),
-        epochs=np.asarray(epochs, dtype=np.float64) if rows and len(epochs) == len(rows) else None,
+        epochs=np.asarray(epochs, dtype=np.float64) if fit and rows and len(epochs) == len(rows) else None,
         columns=_columns(rows),
         result=found.result,
         surface=found.surface,

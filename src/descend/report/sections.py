@@ -11,7 +11,7 @@ import numpy as np
 from . import typeset
 from .read import Run
 from .series import first_nonfinite
-from .words import duration, number, real, title, verdict
+from .words import duration, number, real, sentence, title, verdict
 
 
 def esc(value: Any) -> str:
@@ -46,14 +46,17 @@ def subtitle(run: Run) -> str:
         subject = " on ".join(filter(None, (shown(run.setting("model", "name")), shown(source))))
     if rule and rate is not None:
         rule += f", learning rate {number(rate)}"
-    return " · ".join(filter(None, (subject, rule, taken and f"batches of {number(taken)}")))
+    batches = "the whole set at every step" if run.setting("batch", "size") == "full" else ""
+    if taken and not batches:
+        batches = f"batches of {number(taken)}"
+    return " · ".join(filter(None, (subject, rule, batches)))
 
 
 def outcome(run: Run) -> str:
     """The verdict: why it stopped in plain words, what that means, and the numbers at the end."""
     word, tone, meaning = verdict(run.result)
     result = run.result or {}
-    explanation = result.get("explanation") or (
+    explanation = sentence(str(result.get("explanation") or "")) or (
         f"The record ends at step {number(int(run.steps[-1]))}."
         if len(run.steps)
         else "Nothing is on record yet."
@@ -147,8 +150,7 @@ def reading(run: Run) -> str:
         )
     diverged = (run.result or {}).get("diverged")
     if isinstance(diverged, Mapping):
-        named = ", ".join(f"{str(key).replace('_', ' ')} {number(value)}" for key, value in diverged.items())
-        said.append(f"Where it broke: {esc(named)}.")
+        said.append(_where(diverged, run.setting("run", "kind") == "minimize"))
     resumed = (run.result or {}).get("resumed")
     if isinstance(resumed, int) and resumed:
         said.append(
@@ -157,10 +159,28 @@ def reading(run: Run) -> str:
     return f'<ul class="reading">{"".join(f"<li>{each}</li>" for each in said)}</ul>' if said else ""
 
 
+def _where(diverged: Mapping[str, Any], function: bool) -> str:
+    """Where a run broke: step, batch and, folded, the samples of that batch."""
+    parts = ("step", "loss") if function else ("step", "epoch", "batch", "loss")
+    named = ", ".join(
+        f"{part} {esc(real(diverged[part]) if part == 'loss' else diverged[part])}"
+        for part in parts
+        if diverged.get(part) is not None
+    )
+    samples = diverged.get("samples")
+    if not isinstance(samples, list) or not samples:
+        return f"Where it broke: {named}."
+    listed = ", ".join(esc(str(sample)) for sample in samples)
+    return (
+        f"Where it broke: {named}.<details><summary>The {len(samples)} samples of that batch</summary>"
+        f"{listed}</details>"
+    )
+
+
 def notices(run: Run) -> str:
     """What the user should know: the data's notices and the run's, each once."""
     found = [*((run.data or {}).get("notices") or []), *((run.result or {}).get("notices") or [])]
-    items = "".join(f"<li>{esc(each)}</li>" for each in dict.fromkeys(map(str, found)))
+    items = "".join(f"<li>{esc(sentence(each))}</li>" for each in dict.fromkeys(map(str, found)))
     return f'<ul class="notices">{items}</ul>' if items else ""
 
 
@@ -231,7 +251,7 @@ def data(run: Run) -> str:
     found = run.data
     if not found:
         return ""
-    body = "".join(f"<p>{esc(str(sentence))}</p>" for sentence in found.get("summary") or [])
+    body = "".join(f"<p>{esc(sentence(str(each)))}</p>" for each in found.get("summary") or [])
     shape = found.get("input_shape")
     pairs = [
         ("Name", esc(found.get("name") or "–")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ def packed(values: Floats) -> dict[str, Any] | list[float | int | None]:
     return shorts(values, 8)
 
 
-def drawn(run: Run) -> dict[str, Any]:
-    """One run's curves: {"step", "epoch", "series", "means", "of"}.
+def drawn(run: Run, keys: Collection[str]) -> dict[str, Any]:
+    """The curves `keys` of one run: {"step", "epoch", "series", "means", "of"}.
 
     A series that every kept record has is {"v": [...]}; one that fewer have is {"i": [...], "v": [...]},
     `i` being places in `step`. Of more than `WHOLE` records those are kept that hold an extreme of some
@@ -70,23 +71,23 @@ def drawn(run: Run) -> dict[str, Any]:
     count = len(run.steps)
     if not count:
         return {"step": [], "epoch": None, "series": {}, "means": None, "of": 0}
+    columns = {key: column for key, column in run.columns.items() if key in keys}
     kept = np.arange(count)
     means = None
     if count > WHOLE:
         parts = [np.asarray([0, count - 1], dtype=np.int64)]
-        for column in run.columns.values():
+        for column in columns.values():
             few = len(column.rows) <= WHOLE // 4
             parts.append(column.rows if few else column.rows[extremes(column.values, BUCKETS)])
         kept = np.unique(np.concatenate(parts))
-        means = _means(run)
+        means = _means(run, columns)
     series: dict[str, Any] = {}
-    for key, column in run.columns.items():
+    for key, column in columns.items():
         chosen = np.isin(column.rows, kept, assume_unique=True)
-        rows, values = column.rows[chosen], shorts(column.values[chosen])
-        if len(rows) == len(kept):
-            series[key] = {"v": values}
-        else:
-            series[key] = {"i": np.searchsorted(kept, rows).tolist(), "v": values}
+        rows, values = column.rows[chosen], column.values[chosen]
+        series[key] = {"v": shorts(values) if varies(column) else packed(values)}
+        if len(rows) < len(kept):
+            series[key]["i"] = np.searchsorted(kept, rows).tolist()
     return {
         "step": packed(run.steps[kept]),
         "epoch": None if run.epochs is None else packed(run.epochs[kept]),
@@ -96,7 +97,7 @@ def drawn(run: Run) -> dict[str, Any]:
     }
 
 
-def _means(run: Run) -> dict[str, Any]:
+def _means(run: Run, columns: Mapping[str, Column]) -> dict[str, Any]:
     edges = np.linspace(0, len(run.steps), BUCKETS + 1).astype(np.int64)
     sizes = np.diff(edges)
 
@@ -104,7 +105,7 @@ def _means(run: Run) -> dict[str, Any]:
         return np.asarray(np.add.reduceat(values, edges[:-1]) / sizes, dtype=np.float64)
 
     found: dict[str, Any] = {}
-    for key, column in run.columns.items():
+    for key, column in columns.items():
         if len(column.rows) == len(run.steps):
             found[key] = shorts(centres(column.values))
     return {

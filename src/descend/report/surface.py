@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from .read import Floats, Run
 from .sections import is_own
-from .series import short, shorts
+from .series import packed, short, shorts
 from .words import real
 
 LINES = 14
 # A path of up to this many points is drawn whole; of a longer one the first third of it, then evenly.
-POINTS = 900
+POINTS = 600
 # Contour lines are written in whole units, this many along each side of the grid.
 _UNITS = 2000
 _SHADE = (56, 104, 158)
@@ -62,6 +62,9 @@ def figure(runs: Sequence[tuple[int, Run]]) -> dict[str, Any] | None:
     surfaces = [run.surface for _, run in runs if run.surface is not None]
     names = [str(name) for name in surfaces[0].get("names") or ["x", "y"][: len(surfaces[0].get("axes", []))]]
     found: dict[str, Any] = {"names": names, "dims": len(names), "note": None}
+    samples = [each["samples"] for each in surfaces if isinstance(each.get("samples"), int)]
+    if samples:
+        found["note"] = f"The loss is that of the first {min(samples):,} training samples."
     found["way"] = "up" if runs[0][1].setting("problem", "maximize") else "down"
     found["paths"] = [path for place, run in runs if (path := _path(place, run))]
     if len(names) == 1:
@@ -72,7 +75,11 @@ def figure(runs: Sequence[tuple[int, Run]]) -> dict[str, Any] | None:
         xs, ys = curve[0], curve[1][np.isfinite(curve[1])]
         if not len(ys):
             return None
-        found["window"] = [xs.min(), xs.max(), ys.min(), ys.max()]
+        # Walls that no path climbed are cut off, so that the floor is seen.
+        low, top = float(ys.min()), float(ys.max())
+        walked = [loss for path in found["paths"] for loss in path["loss"] if loss is not None and loss < top]
+        high = low + 1.25 * (max(walked) - low) if walked else top
+        found["window"] = [xs.min(), xs.max(), low, min(top, high) if high > low else top]
     else:
         grids = [grid for each in surfaces if (grid := _grid(each)) is not None]
         if not grids:
@@ -161,6 +168,7 @@ def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) ->
         short(floor + float(above.max()), 3),
     ]
     found["grids"] = []
+    grids = [_refined(x, y, z, floor) for x, y, z in grids]
     for x, y, z in grids:
         depth = 1 - np.log1p((z - floor) / knee) / top
         window = [float(x[0]), float(x[-1]), float(y[0]), float(y[-1])]
@@ -168,7 +176,7 @@ def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) ->
     try:
         import contourpy
     except ImportError:
-        found["note"] = (
+        found["note"] = f"{found['note'] or ''} " + (
             "Shading only: contour lines need contourpy, which is not installed here "
             "(pip install 'descend[report]', then write the report again)."
         )
@@ -182,6 +190,31 @@ def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) ->
             if d:
                 grid["lines"].append({"level": short(level, 3), "d": d, "bold": place % 3 == 0})
         grid["units"] = _UNITS
+
+
+def _refined(x: Floats, y: Floats, z: Floats, floor: float) -> tuple[Floats, Floats, Floats]:
+    """The grid with two more lines between any two, by Catmull and Rom's cubic (1974), not below `floor`.
+
+    A narrow valley that runs across a coarse grid would otherwise be drawn as a chain of islands.
+    """
+    if min(z.shape) < 3 or max(z.shape) > 100 or not np.isfinite(z).all():
+        return x, y, z
+    across, up = _cubic(len(x)), _cubic(len(y))
+    return across @ x, up @ y, np.maximum(up @ z @ across.T, floor)
+
+
+def _cubic(size: int, parts: int = 3) -> Floats:
+    """The matrix [(size - 1) * parts + 1, size] that interpolates between `size` equally spaced values."""
+    unit = np.eye(size)
+    before, after = 3 * unit[0] - 3 * unit[1] + unit[2], 3 * unit[-1] - 3 * unit[-2] + unit[-3]
+    points = np.vstack((before, unit, after))
+    rows = []
+    for k in range((size - 1) * parts + 1):
+        cell, part = divmod(k, parts)
+        t = part / parts
+        weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+        rows.append(sum(w / 2 * points[min(cell + place, size + 1)] for place, w in enumerate(weights)))
+    return np.asarray(rows)
 
 
 def _line(points: Floats) -> str:
@@ -221,7 +254,7 @@ def _plain(points: Floats, tolerance: float = 0.7) -> Floats:
 
 def _shade(depth: Floats) -> str:
     """`depth` [Y, X], 1 at the lowest loss, as a PNG data address: one colour, the more opaque the deeper."""
-    stride = max(1, max(depth.shape) // 128)
+    stride = -(-max(depth.shape) // 128)
     levels = np.clip(np.nan_to_num(depth[::stride, ::stride], nan=0.0), 0, 1)
     pixels: npt.NDArray[np.uint8] = np.rint(levels[::-1] * 63).astype(np.uint8)
     height, width = pixels.shape
@@ -255,9 +288,9 @@ def _path(place: int, run: Run) -> dict[str, Any] | None:
         points = [points[k] for k in [*range(head), *rest]]
     return {
         "run": place,
-        "step": [int(point["step"]) for point in points],
+        "step": packed(np.asarray([point["step"] for point in points], dtype=np.float64)),
         "x": [shorts(_floats(point["x"]), 6) for point in points],
         "loss": [None if (loss := real(point.get("loss"))) is None else short(loss, 6) for point in points],
-        "gradient": [shorts(_floats(point.get("gradient") or []), 5) for point in points],
+        "gradient": [shorts(_floats(point.get("gradient") or []), 4) for point in points],
         "of": total if total > POINTS else 0,
     }

@@ -40,8 +40,8 @@ REASONS: dict[str, tuple[str, str, str]] = {
     "diverged": (
         "Diverged",
         "bad",
-        "The loss stopped being a finite number. A lower learning rate, or clipping the gradient, "
-        "is the first thing to try.",
+        "The loss left every bound, or stopped being a number. A lower learning rate, or clipping the "
+        "gradient, is the first thing to try.",
     ),
     "interrupted": ("Interrupted", "warn", "It was told to stop from outside, and saved before it did."),
 }
@@ -117,6 +117,15 @@ def verdict(result: Mapping[str, Any] | None) -> tuple[str, str, str]:
         return RUNNING
     reason = str(result.get("reason", ""))
     return REASONS.get(reason, (reason or "Stopped", "calm", ""))
+
+
+def sentence(text: str) -> str:
+    """
+    >>> sentence("the limit of 44 epochs was reached")
+    'The limit of 44 epochs was reached.'
+    """
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) or not text else text + "."
 
 
 def title(key: str) -> str:

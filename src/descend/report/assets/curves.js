@@ -1,9 +1,12 @@
 (() => {
   const runs = content.runs.map((run) => ({ ...run, step: unpack(run.step), epoch: unpack(run.epoch) }));
+  for (const run of runs) for (const series of Object.values(run.series)) series.v = unpack(series.v);
   const figures = [...document.querySelectorAll("[data-chart]")];
   if (!figures.length) return;
   const several = runs.length > 1;
   const longest = Math.max(...runs.map((run) => (run.step.length ? run.step[run.step.length - 1] - run.step[0] : 0)));
+  // Where some losses are noisy, only those are smoothed: an even curve would only be delayed.
+  const someNoisy = runs.some((run) => run.noisy);
   const windows = [0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1e4, 2e4, 5e4].filter((w) => w === 0 || w < longest / 2);
   const state = {
     by: several && runs.every((run) => run.epoch) && new Set(runs.map((r) => r.step[r.step.length - 1])).size > 1 ? "epoch" : "step",
@@ -41,15 +44,15 @@
 
   function lines(chart) {
     const found = [];
-    const coarse = chart.smooth ? state.smooth : 0;
     runs.forEach((run, place) => {
       if (shared.hidden.has(place)) return;
       chart.series.forEach((series) => {
         const raw = points(run, series.key, 0);
         if (!raw) return;
-        const shade = several || series.role === "train" ? place : series.role === "held" ? 1 : 4;
+        const shade = several || series.role === "train" ? place : 1;
         const base = { run: place, shade, dash: series.role === "held", label: series.label, name: run.label };
-        const smooth = coarse && series.role === "train" ? points(run, series.key, coarse) : null;
+        const coarse = chart.smooth && series.role === "train" && (run.noisy || !someNoisy) ? Math.min(state.smooth, (run.step[run.step.length - 1] - run.step[0]) / 10) : 0;
+        const smooth = coarse > 1 ? points(run, series.key, coarse) : null;
         found.push({ ...base, xy: raw, pale: Boolean(smooth), role: series.role, smooth: false });
         if (smooth) found.push({ ...base, xy: smooth, pale: false, role: series.role, smooth: true });
       });
@@ -233,7 +236,7 @@
     if (windows.length > 1 && charts.some((chart) => chart.smooth)) {
       const said = element("output");
       const tell = () => {
-        said.textContent = state.smooth ? `exponential mean over about ${show(state.smooth)} steps (raw drawn pale)` : "off: drawn as recorded";
+        said.textContent = state.smooth ? `exponential mean over about ${show(state.smooth)} steps${several ? ", at most a tenth of a run" : ""} (raw drawn pale)` : "off: drawn as recorded";
       };
       const slider = element("input", {
         type: "range", min: 0, max: windows.length - 1, value: windows.indexOf(state.smooth), "aria-label": "Smoothing",

@@ -10,17 +10,19 @@
 
   function view(host, figure, id) {
     const flat = figure.dims === 1;
-    const paths = figure.paths.map((path) => ({ ...path, at: 0, colour: `var(${colourName(path.run)})` }));
+    const paths = figure.paths.map((path) => ({ ...path, step: unpack(path.step), at: 0, colour: `var(${colourName(path.run)})` }));
     const steps = paths.length ? Math.max(...paths.map((path) => path.step[path.step.length - 1])) : 0;
     const full = padded(figure.window, flat);
     let shown = full, now = 0, playing = 0;
-    const margin = { left: 58, right: 14, top: 12, bottom: 40 };
+    const margin = { right: 14, top: 12, bottom: 40 };
     const svg = draw("svg", { role: "img", "aria-label": `The loss over ${figure.names.join(" and ")} with the path of ${several ? "each run" : "the run"}` });
     const plane = element("div", { class: "plane" }, svg), beside = element("div", { class: "beside" });
     host.append(plane, beside);
 
     function render() {
       const wide = Math.max(260, plane.clientWidth);
+      const upward = ticks(shown[2], shown[3], 6).map((value) => show(value).length);
+      margin.left = 30 + 7 * Math.max(...upward);
       const inner = wide - margin.left - margin.right;
       const [x0, x1, y0, y1] = shown;
       const ratio = flat ? 0.5 : (full[3] - full[2]) / (full[1] - full[0]);
@@ -44,7 +46,7 @@
       for (const value of ticks(x0, x1, Math.max(3, width / 110))) {
         svg.append(draw("text", { x: X(value), y: margin.top + high + 16, "text-anchor": "middle" }, show(value)));
       }
-      for (const value of ticks(y0, y1, Math.max(3, high / 70))) {
+      for (const value of ticks(y0, y1, 6)) {
         svg.append(draw("text", { x: margin.left - 7, y: Y(value) + 4, "text-anchor": "end" }, show(value)));
       }
       svg.append(
