@@ -32,7 +32,6 @@ class Progress:
         logged: the step of the latest row of the history.
         seconds: of all parts of the run.
         points, stride: the path of a small problem: [step, x, ...] every `stride` steps.
-        resumes: a record of each resume.
     """
 
     step: int = 0
@@ -54,7 +53,6 @@ class Progress:
     seconds: float = 0.0
     points: list[list[float]] = field(default_factory=list)
     stride: int = 1
-    resumes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def environment(module: torch.nn.Module) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class Descent:
         differences = restored(self, tree)
         set_random_state(before)
         says = f"not exact: {'; '.join(differences)}" if differences else "exact"
-        self.progress.resumes.append(
+        self.recorder.resumed(
             {"step": step, "exact": not differences, "why": differences, "damaged": damaged}
         )
         self.notices += [*damaged, f"resumed from step {step:,}: {says}"]

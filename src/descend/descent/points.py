@@ -59,8 +59,8 @@ class Point(nn.Module):
     def as_given(self, state: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
         """A state dict in the form of the start."""
         if self.named:
-            return {self.names[key]: value for key, value in state.items()}
-        values = tuple(state.values())
+            return {name: state[held] for held, name in self.names.items()}
+        values = tuple(state[held] for held in self.names)
         return values[0] if self.single else values
 
 

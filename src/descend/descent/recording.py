@@ -30,6 +30,7 @@ class Recorder:
     Attributes:
         directory: the run directory once the descent has begun, or None.
         history: the rows so far.
+        resumes: of each resume the step, whether it was exact, and why not.
     """
 
     def __init__(self, place: Place | None, every: checkpoint.Every | None) -> None:
@@ -37,6 +38,7 @@ class Recorder:
         self.every = every
         self.directory: record.RunDirectory | None = None
         self.history: list[dict[str, Any]] = []
+        self.resumes: list[dict[str, Any]] = []
         self._saved_step = -1
         self._saved_at = 0.0
 
@@ -71,7 +73,15 @@ class Recorder:
         directory.remove("result.json")
         self.directory, self._saved_step = directory, step
         self.history = record.read(directory.path).history
+        earlier = record.read_json(directory.path / "resumes.json") or {"resumes": []}
+        self.resumes = list(earlier["resumes"])
         return step, tree, damaged
+
+    def resumed(self, how: dict[str, Any]) -> None:
+        """Notes a resume at once: another kill must not make it forgotten."""
+        self.resumes.append(how)
+        assert self.directory is not None
+        self.directory.write("resumes.json", record.pretty({"resumes": self.resumes}))
 
     def log(self, row: dict[str, Any]) -> None:
         """Adds a row to the history."""

@@ -141,6 +141,9 @@ def _as_it_ended(descent: Descent, read: record.Run) -> Result:
                 raise StorageError(f"{path}: damaged: {error}") from error
     descent.module.load_state_dict(weights["final"], strict=False)
     recorded = record.numbers(read.result or {})
+    descent.best = weights["best"]
+    if read.surface is not None:
+        descent.progress.points = [[point["step"], *point["x"]] for point in read.surface["path"]]
     descent.result = Result(
         **recorded,
         path=read.path,
