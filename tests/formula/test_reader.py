@@ -231,7 +231,7 @@ WRONG = [
     (returns_twice, "'m' is returned twice", ""),
     (forgets_state, "the state 'm' must be returned", ""),
     (forgets_parameter, "a rule must return p", ""),
-    (returns_stranger, "'u' is returned but is neither p, g nor a state", ""),
+    (returns_stranger, "'u' is returned but is neither p, g, u nor a state", ""),
     (assigns_step, "'t' is given to the formula", "cannot be assigned"),
     (assigns_hyper, "'lr' is given to the formula", "cannot be assigned"),
     (assigns_word, "'sqrt' is a word of the vocabulary", "cannot be assigned"),

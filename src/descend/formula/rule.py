@@ -7,13 +7,13 @@
         return p, b
 
 `p`, `g` and `t` are the parameter, its gradient and the step (from 1). An argument without a default
-is a state that starts at zero; one with a number is a hyper-parameter.
+is a state that starts at zero; one with a number is a hyper-parameter. A modifier is a formula that changes
+`g` or `p` for the rule after it, or `u`, the update that the rule before it subtracts from p.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from ..errors import FormulaError, UsageError, nearest
 from .nodes import Node, is_reduction, substitute, walk
 from .reader import Reading, read_function
 
-GIVEN = ("p", "g", "t")
+GIVEN = ("p", "g", "t", "u")
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Hyper:
 class State:
     """What a rule remembers of an element (or, with `scalar`, of a whole parameter) between steps.
 
-    `key` is its name in the state dict, torch's where torch has the rule. `init` is a number or the
-    name of a hyper-parameter.
+    `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
+    a hyper-parameter, or "p" for the parameter as it was before the first step.
     """
 
     key: str = ""
@@ -126,7 +126,7 @@ class Formula:
         hypers: list[Hyper] = []
         for word, argument in inspect.signature(function).parameters.items():
             default = argument.default
-            if word in GIVEN:
+            if word in GIVEN and default is argument.empty:
                 continue
             if argument.kind is not argument.POSITIONAL_OR_KEYWORD:
                 raise FormulaError(f"{function.__name__}: write {word!r} as a plain argument")
@@ -147,7 +147,7 @@ class Formula:
                 )
         formula = Formula(function.__name__, function, tuple(states), tuple(hypers))
         for state in states:
-            if isinstance(state.init, str) and state.init not in {h.name for h in hypers}:
+            if isinstance(state.init, str) and state.init not in {"p", *(h.name for h in hypers)}:
                 raise FormulaError(
                     f"{function.__name__}: {state.name!r} starts at {state.init!r}, no hyper-parameter"
                 )
@@ -156,9 +156,28 @@ class Formula:
     @cached_property
     def arguments(self) -> dict[str, str]:
         """The kind of every argument: "element", "state" or "scalar"."""
-        kinds = {"p": "element", "g": "element", "t": "scalar"}
+        given = {"p": "element", "g": "element", "u": "element", "t": "scalar"}
+        kinds = {word: kind for word, kind in given.items() if word in self.arguments_taken}
         kinds |= {s.name: "state" for s in self.states}
         return kinds | {h.name: "scalar" for h in self.hypers}
+
+    @cached_property
+    def arguments_taken(self) -> frozenset[str]:
+        """The names of all arguments."""
+        return frozenset(inspect.signature(self.function).parameters)
+
+    @cached_property
+    def takes_update(self) -> bool:
+        """Whether `u` is an argument without a default: the update of the rule before, and no state."""
+        return "u" in self.arguments_taken and "u" not in {s.name for s in self.states}
+
+    @property
+    def place(self) -> str:
+        """Where in a chain the formula belongs: "before" the rule, the "rule" itself, or "after" it."""
+        taken, returned = self.arguments_taken, set(self.reading.outputs)
+        if self.takes_update or not returned & {"p", "g"}:
+            return "after"
+        return "rule" if "p" in returned and "g" in taken else "before"
 
     @cached_property
     def reading(self) -> Reading:
@@ -168,10 +187,14 @@ class Formula:
             if state.name not in reading.outputs:
                 reading.source.refuse(None, f"the state {state.name!r} must be returned")
         for word in reading.outputs:
-            if word not in ("p", "g") and self.arguments.get(word) != "state":
+            if (
+                word not in ("p", "g")
+                and (word, self.arguments.get(word)) != ("u", "element")
+                and self.arguments.get(word) != "state"
+            ):
                 reading.source.refuse(
                     None,
-                    f"{word!r} is returned but is neither p, g nor a state{nearest(word, self.arguments)}",
+                    f"{word!r} is returned but is neither p, g, u nor a state{nearest(word, self.arguments)}",
                 )
         return reading
 
@@ -231,29 +254,45 @@ class Rule:
         return "\n".join(line for formula in self.formulas for line in formula.reading.lines)
 
     @cached_property
-    def outputs(self) -> dict[str, Node]:
-        """The new value of p and of every state, as expressions in the old ones."""
+    def _composed(self) -> tuple[dict[str, Node], dict[Node, str]]:
+        """Every value after the last part, and the names that the authors gave to parts on the way."""
         current: dict[str, Node] = {}
+        names: dict[Node, str] = {}
         for formula in self.formulas:
-            read = formula.reading.outputs
-            current |= {word: substitute(root, current) for word, root in read.items()}
+            read = formula.reading
+            known = dict(current)
+            if formula.takes_update:
+                base, known["u"] = _parted(current.get("p"), formula)
+            for root, word in read.names.items():
+                names.setdefault(substitute(root, known), word)
+            new = {word: substitute(root, known) for word, root in read.outputs.items()}
+            if formula.takes_update and "u" in new:
+                new["p"] = Node("sub", (base, new.pop("u")))
+            current |= new
         if "p" not in current:
             self.formulas[-1].reading.source.refuse(None, "a rule must return p")
-        return {word: root for word, root in current.items() if word != "g"}
+        kept = {"p", *(s.name for s in self.states)}
+        return {word: root for word, root in current.items() if word in kept}, names
 
-    @cached_property
+    @property
+    def outputs(self) -> dict[str, Node]:
+        """The new value of p and of every state, as expressions in the old ones."""
+        return self._composed[0]
+
+    @property
     def names(self) -> dict[Node, str]:
         """The names that the author gave to parts of the expressions."""
-        found: dict[Node, str] = {}
-        current: dict[str, Node] = {}
-        for formula in self.formulas:
-            for root, word in formula.reading.names.items():
-                found.setdefault(substitute(root, current), word)
-            current |= {w: substitute(root, current) for w, root in formula.reading.outputs.items()}
-        return found
+        return self._composed[1]
 
     def __iter__(self) -> Iterator[Formula]:
         return iter(self.formulas)
+
+
+def _parted(p: Node | None, formula: Formula) -> tuple[Node, Node]:
+    """What a rule starts from and what it subtracts, where its last line is p = p - update."""
+    if p is None or p.op != "sub":
+        formula.reading.source.refuse(None, "u is the update of a rule whose last line is p = p - …")
+    return p.args[0], p.args[1]
 
 
 def rule(title: str, source: str, *, doc: str | None = None) -> Callable[[Callable[..., Any]], Rule]:
@@ -275,25 +314,37 @@ def rule_of(given: Rule | Callable[..., Any]) -> Rule:
 
 
 def chain(*parts: Rule | Callable[..., Any], name: str | None = None) -> Rule:
-    """Rules and modifiers one after the other: each sees p and g as the one before left them.
+    """A rule between its modifiers: each part sees p, g and u as the one before left them.
 
-    The last part is the rule; the parts before it change `g` or `p`. All of them become one program, so
-    a chain costs no more passes over memory than its rule.
+    Parts that change `g` or `p` stand before the rule; parts that change `u` (the rule's update) or only
+    keep something of their own stand after it. All of them become one program, so a chain takes no more
+    passes over memory than its sums demand.
 
-    Raises UsageError when two parts remember something under the same name.
+    >>> from descend import rules
+    >>> def clip(g, top=1.0):
+    ...     g = minimum(maximum(g, -top), top)
+    ...     return g
+    >>> chain(clip, rules.get("adam")).name
+    'clip + adam'
+
+    Raises UsageError for no rule or two, a part on the wrong side, or two states of one name.
     """
-    rules = [rule_of(part) for part in parts]
-    joined = tuple(formula for r in rules for formula in r.formulas)
+    given = [rule_of(part) for part in parts]
+    joined = tuple(formula for r in given for formula in r.formulas)
+    ruling = [k for k, formula in enumerate(joined) if formula.place == "rule"]
+    if len(ruling) != 1:
+        found = ", ".join(joined[k].name for k in ruling) or "none"
+        raise UsageError(f"a chain holds exactly one rule, a formula from g to p; here: {found}")
+    main = joined[ruling[0]]
+    for k, formula in enumerate(joined):
+        if formula.place == "before" and k > ruling[0]:
+            raise UsageError(f"{formula.name!r} changes what {main.name!r} works on; put it before it")
+        if formula.place == "after" and k < ruling[0]:
+            raise UsageError(f"{formula.name!r} works on what the rule did; put it after {main.name!r}")
     seen: set[str] = set()
     for state in (s for formula in joined for s in formula.states):
         if state.name in seen:
             raise UsageError(f"two parts of the chain keep a state {state.name!r}; rename one of them")
         seen.add(state.name)
-    last = rules[-1]
-    label = name or " + ".join(r.name for r in rules)
-    return Rule(label, joined, last.title, last.source, last.doc)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value can stand for a hyper-parameter."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    rule = next(r for r in given if main in r.formulas)
+    return Rule(name or " + ".join(r.name for r in given), joined, rule.title, rule.source, rule.doc)

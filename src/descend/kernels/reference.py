@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..formula import Rule
+from ..formula import Rule, vocabulary
+from ..formula.nodes import Node, walk
 from ..formula.vocabulary import Meeting
 
 NAME = "reference"
@@ -35,6 +36,10 @@ def step(
     values |= {k: np.asarray(v, np.float64) for k, v in states.items()}
     values |= {"p": np.asarray(p, np.float64), "g": np.asarray(g, np.float64), "t": np.float64(t)}
     with np.errstate(all="ignore"):
+        if any(formula.takes_update for formula in rule):
+            # p before minus p after would lose the digits that an update has below p's last
+            new = evaluate(rule.outputs, values)
+            return new["p"], {k: new[k] for k in states}
         for formula in rule:
             asked = {
                 k: values[k]
@@ -44,6 +49,38 @@ def step(
             result = result if isinstance(result, tuple) else (result,)
             values |= dict(zip(formula.reading.outputs, result, strict=True))
     return values["p"], {k: values[k] for k in states}
+
+
+def evaluate(outputs: Mapping[str, Node], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Expressions as they were read, before any rewriting, in NumPy at the precision of `values`."""
+    done: dict[Node, Any] = {}
+    for n in walk(outputs.values()):
+        if n.op == "const":
+            done[n] = n.number
+        elif n.op == "name":
+            done[n] = values[n.word]
+        else:
+            word = n.op.removesuffix("_tensor") if n.op.endswith("_tensor") else n.op
+            word = f"global_{n.op.removesuffix('_global')}" if n.op.endswith("_global") else word
+            operate = _ARITHMETIC.get(word) or getattr(vocabulary, word)
+            done[n] = operate(*(done[a] for a in n.args))
+    return {word: done[n] for word, n in outputs.items()}
+
+
+_ARITHMETIC: dict[str, Any] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "neg": np.negative,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+}
 
 
 def step_together(
