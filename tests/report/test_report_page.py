@@ -65,6 +65,8 @@ def test_one_run_says_what_happened_and_why(digits: Path) -> None:
         "Held-out accuracy",
         "0.9778",
         "Best held-out loss",
+        "The loss of a batch went from",
+        "Training loss",
         "step 920",
         "1,797 images of 8 × 8 pixels, 10 classes.",
         "ten classes of small images",
@@ -267,3 +269,11 @@ def test_a_run_with_parts_of_the_users_own_is_continued_from_python(tmp_path: Pa
     settings["data"] = {"source": "mine.py:make"}
     again = fit_run(tmp_path / "again", steps=40, result=None, settings=settings)
     assert f"descend fit --resume {again}" in visible(descend.report.write(again))
+
+
+def test_a_schedule_stands_beside_the_hyper_parameter_it_moves(tmp_path: Path) -> None:
+    history = [{"step": k, "loss": 1.0, "lr": 10.0**-k} for k in range(1, 9)]
+    settings = {"schedule": {"lr": "cosine(0.1, 8)"}, "rule": {"lr": 0.1}}
+    page = descend.report.write(fit_run(tmp_path / "run", history=history, settings=settings))
+    assert "lr 0.1 default 0.001 then cosine(0.1, 8)" in visible(page)
+    assert not content(page)["charts"][1]["log"]

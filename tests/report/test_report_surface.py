@@ -220,3 +220,17 @@ def test_walls_that_no_path_climbed_are_cut_off(tmp_path: Path) -> None:
     low, high = figure["window"][2:]
     assert high - low == pytest.approx(1.25 * (9.6 - low))
     assert max(figure["curve"]["y"]) > high
+
+
+def test_the_scale_begins_at_the_lowest_loss_that_a_path_reached(tmp_path: Path) -> None:
+    (figure,) = content(descend.report.write(descent_2d(tmp_path / "run", wide=2.3, steps=5)))["surfaces"]
+    assert figure["scale"][0] == 0
+    axis = [-3.0, -1.0, 1.0, 3.0]
+    coarse = {
+        "names": ["x", "y"],
+        "axes": [axis, axis],
+        "loss": [[x * x + y * y for x in axis] for y in axis],
+        "path": [{"step": 0, "x": [0.5, 0.5], "loss": 0.5}, {"step": 1, "x": [9.0, 9.0], "loss": -7.0}],
+    }
+    (figure,) = content(descend.report.write(descent_2d(tmp_path / "coarse", surface=coarse)))["surfaces"]
+    assert figure["scale"][0] == 0.5

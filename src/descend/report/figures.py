@@ -55,11 +55,14 @@ def _chart(key: str, parts: Sequence[tuple[str, str]], runs: Sequence[Run]) -> d
         "validation_loss": "held-out",
     }
     values = [run.columns[each].values for run in runs for each, _ in parts if each in run.columns]
+    if key == "lr":  # a decay to zero has its known shape on a linear scale
+        values = [rates.max(keepdims=True) for rates in values]
     return {
         "key": key,
         "title": title(key),
         "series": [
-            {"key": each, "role": role, "label": names.get(each, title(each).lower())} for each, role in parts
+            {"key": each, "role": role, "label": names.get(each, title(each)[:1].lower() + title(each)[1:])}
+            for each, role in parts
         ],
         "log": bool(values) and series.wants_log(np.concatenate(values)),
         "smooth": key in ("loss", "grad_norm"),

@@ -89,7 +89,8 @@ def outcomes(run: Run) -> list[tuple[str, str]]:
         found.append(("Held-out loss", esc(held)))
     loss = real(result["loss"]) if "loss" in result else last(run, "loss")
     if loss is not None:
-        found.append(("Loss at the end" if result else "Loss so far", esc(loss)))
+        function = run.setting("run", "kind") == "minimize"
+        found.append(("Loss" if function else "Training loss", esc(loss)))
     best = result.get("best")
     if isinstance(best, dict) and real(best.get("validation_loss")) is not None:
         at = f" <small>step {esc(best.get('step'))}</small>"
@@ -117,8 +118,9 @@ def reading(run: Run) -> str:
     loss = run.columns.get("loss")
     if loss is not None and len(loss.values) > 1:
         first, end = float(loss.values[0]), float(loss.values[-1])
+        what = "The loss" if run.setting("run", "kind") == "minimize" else "The loss of a batch"
         said.append(
-            f"The loss went from {esc(first)} at step {esc(int(run.steps[loss.rows[0]]))} "
+            f"{what} went from {esc(first)} at step {esc(int(run.steps[loss.rows[0]]))} "
             f"to {esc(end)} at step {esc(int(run.steps[loss.rows[-1]]))}."
         )
         bad = first_nonfinite(run, "loss")
@@ -204,17 +206,19 @@ def rule(run: Run, *, settings: bool = True) -> str:
         f"{typeset.lines(text)}</div>\n"
         '<p class="key"><i>p</i> is one element of the parameter, <i>g</i> of its gradient; <i>t</i> is the '
         "step, from 1; ← gives a letter its next value.</p>"
-        + (_hypers(known, values) if settings else "")
+        + (_hypers(known, values, run.setting("schedule") or {}) if settings else "")
         + "<details><summary>The lines as the program reads them</summary>"
         f'<pre tabindex="0">{esc(text)}</pre></details>\n<p class="source">Source: {esc(known.source)}</p>'
     )
 
 
-def _hypers(known: Any, values: dict[str, Any]) -> str:
+def _hypers(known: Any, values: dict[str, Any], schedules: Mapping[str, Any]) -> str:
     rows = ""
     for hyper in known.hypers:
         value = values.pop(hyper.name, hyper.default)
         mark = "" if value == hyper.default else f" <small>default {esc(hyper.default)}</small>"
+        if hyper.name in schedules:
+            mark += f" <small>then {esc(str(schedules[hyper.name]))}</small>"
         rows += _row(f"<code>{esc(hyper.name)}</code>", esc(value) + mark, esc(hyper.doc))
     for key, value in values.items():
         rows += _row(f"<code>{esc(key)}</code>", esc(value), "")

@@ -150,7 +150,8 @@ def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) -> None:
     """Add "window", "grids" (shading as PNG), "lines" (contours) and, where contourpy is missing, "note"."""
     heights = np.concatenate([z[np.isfinite(z)] for _, _, z in grids])
-    floor = float(heights.min())
+    # A path comes closer to the bottom than the points of a grid do.
+    floor = min([float(heights.min()), *_reached(found["paths"], *grids[0][:2])])
     above = heights - floor
     # Equal steps of log(1 + height / knee): even near the bottom, by ratios far above it.
     knee = float(np.quantile(above, 0.02)) or float(above.max()) / 100 or 1.0
@@ -190,6 +191,16 @@ def _drape(grids: list[tuple[Floats, Floats, Floats]], found: dict[str, Any]) ->
             if d:
                 grid["lines"].append({"level": short(level, 3), "d": d, "bold": place % 3 == 0})
         grid["units"] = _UNITS
+
+
+def _reached(paths: Sequence[dict[str, Any]], x: Floats, y: Floats) -> list[float]:
+    """The losses of the points of paths that lie within the axes."""
+    return [
+        loss
+        for path in paths
+        for at, loss in zip(path["x"], path["loss"], strict=True)
+        if None not in (*at, loss) and x[0] <= at[0] <= x[-1] and y[0] <= at[1] <= y[-1]
+    ]
 
 
 def _refined(x: Floats, y: Floats, z: Floats, floor: float) -> tuple[Floats, Floats, Floats]:
