@@ -1,4 +1,4 @@
-"""torch.optim's classes over our formulas: same names, arguments, defaults, state; and a class of any rule."""
+"""The classes of torch.optim over our formulas: same names, arguments and state; and a class of any rule."""
 
 from __future__ import annotations
 
