@@ -1,20 +1,22 @@
-"""The algebra that staging is allowed: three identities, each of which loses fewer digits than it saves.
+"""The algebra that staging is allowed: four identities, each of which loses fewer digits than it saves.
 
 1. Scalar factors of a product are collected: lr * (m / c) is (lr / c) * m, and lr / c is computed on
-   the host in float64.
+   the host in float64. m * (1 / d) is m / d.
 2. A weighted mean b*x + (1-b)*y is x + (1-b)*(y - x), written from the nearer end: the rounding of b to
    the element's precision no longer drifts (0.999 in float32 is wrong by 1.3e-8, every step).
 3. a*b + c is one fused multiply-add, which rounds once.
+4. p - a - b is p - (a + b): what changes p is summed first, so p, by far the largest, rounds once a step.
 
 Powers with a small whole exponent become products. Nothing else is reordered.
 """
 
 from __future__ import annotations
 
-from .nodes import Node, const, is_reduction, node
+from .nodes import Node, const, is_reduction, name, node
 
 ONE = const(1)
 MINUS_ONE = const(-1)
+PARAMETER = name("p")
 
 
 class Rewriter:
@@ -67,7 +69,7 @@ class Rewriter:
             return ONE, self(n)
         (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
         if n.op == "mul":
-            return _times(s, r), x if y is None else y if x is None else node("mul", x, y)
+            return _times(s, r), x if y is None else y if x is None else _product_of(x, y)
         return _over(s, r), x if y is None else node("div", x or ONE, y)
 
     def _product(self, scalar: Node, element: Node | None) -> Node:
@@ -82,6 +84,7 @@ class Rewriter:
         return node("mul", scalar, element)
 
     def _sum(self, n: Node) -> Node:
+        n = self._changes_first(n)
         (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
         if n.op == "add" and x is not None and y is not None:
             for (keep, start), (share, end) in (((s, x), (r, y)), ((r, y), (s, x))):
@@ -109,7 +112,22 @@ class Rewriter:
     def _mean(self, start: Node, end: Node, weight: Node) -> Node:
         near = node("lt", weight, const(0.5))
         change = node("where", near, weight, node("sub", weight, ONE))
-        return node("fma", change, node("sub", end, start), node("where", near, start, end))
+        apart = node("fma", *end.args, node("neg", start)) if end.op == "mul" else node("sub", end, start)
+        return node("fma", change, apart, node("where", near, start, end))
+
+    def _changes_first(self, n: Node) -> Node:
+        """p - a + b … as p + (b - a …); any other sum as it is."""
+        changes: list[tuple[str, Node]] = []
+        left = n
+        while left.op in ("add", "sub") and (left is n or left not in self.whole):
+            changes.append((left.op, left.args[1]))
+            left = left.args[0]
+        if left != PARAMETER or len(changes) < 2:
+            return n
+        op, total = changes.pop()
+        for other, change in reversed(changes):
+            total = node("add" if other == op else "sub", total, change)
+        return node(op, left, total)
 
     def _power(self, n: Node) -> Node:
         base, exponent = self(n.args[0]), n.args[1]
@@ -150,6 +168,13 @@ def _divided(product: Node, factor: Node) -> Node | None:
             if rest is not None:
                 return _times(rest, other)
     return None
+
+
+def _product_of(x: Node, y: Node) -> Node:
+    for factor, other in ((x, y), (y, x)):
+        if factor.op == "div" and factor.args[0] == ONE:
+            return node("div", other, factor.args[1])
+    return node("mul", x, y)
 
 
 def _over(a: Node, b: Node) -> Node:
