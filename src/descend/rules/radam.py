@@ -36,5 +36,5 @@ def radam(
     rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
     r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
     l = sqrt(1 - beta2**t) / (sqrt(v) + eps)
-    p = where(rho > 5, p - lr * r * l * m_hat, p - lr * m_hat)
+    p = p - where(rho > 5, lr * r * l * m_hat, lr * m_hat)
     return p, m, v
