@@ -19,7 +19,7 @@ _OTHERS = ("lr", "grad_norm")
 
 def asset(name: str) -> str:
     """A file that goes into the page."""
-    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
 def slim(name: str) -> str:
