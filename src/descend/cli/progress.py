@@ -38,6 +38,7 @@ class Progress:
         self.limit = None if minutes is None else 60.0 * minutes
         self.latest: Event | None = None
         self.held_out: dict[str, float] = {}
+        self.norm: float | None = None
         self.curve: list[float] = []
         self.broken = False
         self._started = time.monotonic()
@@ -63,6 +64,7 @@ class Progress:
             self.held_out = {"loss": event.validation_loss, **event.metrics}
         if event.kind in ("step", "epoch"):
             self.latest = event
+            self.norm = self.norm if event.grad_norm is None else event.grad_norm
 
     def _guarded(self, action: Callable[..., None], *args: str) -> None:
         try:
@@ -139,8 +141,8 @@ class Progress:
             first, *rest = text.metrics(self.held_out)
             shown += [f"held-out {first}", *rest[:2]]
         shown.append(f"rate {text.number(event.lr, 3)}")
-        if event.grad_norm is not None:
-            shown.append(f"gradient {text.number(event.grad_norm, 3)}")
+        if self.norm is not None:
+            shown.append(f"gradient {text.number(self.norm, 3)}")
         return shown
 
 
@@ -194,6 +196,10 @@ class Live(Progress):
             redirect_stderr=False,
         )
 
+    def __enter__(self) -> Live:
+        self._guarded(self.draw)  # reading the data can take a while
+        return self
+
     def draw(self) -> None:
         if self.latest is not None:
             self._extend_curve(self.latest.loss)
@@ -217,6 +223,8 @@ class Live(Progress):
         from rich.table import Table
         from rich.text import Text
 
+        if self.latest is None:
+            return Text(f"{self.title}  getting ready", style="dim")
         part, left = self.part(), self.left()
         head = Table.grid(padding=(0, 2))
         cells: list[RenderableType] = [Text(self.title, style="bold")]

@@ -50,16 +50,21 @@ def _report(directory: Path) -> Path | None:
 
 def _show(directory: Path, run: Run, found: list[str], page: Path | None) -> None:
     result: dict[str, Any] = run.result or {}
+    kind = run.config.get("run", {}).get("kind")
     reason = result.get("reason", "interrupted")
     word, colour = _WORDS.get(reason, ("stopped", "green"))
     click.echo(f"{click.style(word, fg=colour, bold=True)}: {_sentence(result.get('explanation', ''))}")
     for line in found:
         click.echo(line)
     click.echo()
+    if kind == "fit":
+        for sentence in (run.data or {}).get("summary", []):
+            if "to learn from" in sentence:
+                click.echo(f"data      {sentence}")
+        click.echo(f"with      {_chosen(run.config)}")
     click.echo(f"run       {directory}")
     if page is not None:
         click.echo(f"report    {page}  (open it in a browser)")
-    kind = run.config.get("run", {}).get("kind")
     if reason == "interrupted":
         click.echo(f"go on     descend {kind} --resume {directory}")
     elif kind == "fit" and "recipe" in (run.data or {}):
@@ -77,6 +82,15 @@ def exit_code(reason: str, signal: int | None) -> int:
     if reason == "interrupted":
         return 128 + (signal or 2)
     return 0
+
+
+def _chosen(config: dict[str, Any]) -> str:
+    """Model, rule, rate and batch, and that the report says why where someone had to choose."""
+    rule = config["rule"]
+    rate = f" at rate {text.number(float(rule['lr']))}" if "lr" in rule else ""
+    model = config["model"]["name"].removeprefix("own:")
+    words = f"{model}, {rule['name']}{rate}, batch {config['batch']['taken']}"
+    return words + (" (what was chosen for you, and why, is in the report)" if config.get("choices") else "")
 
 
 def _point(minimum: Minimum, run: Run) -> list[str]:
