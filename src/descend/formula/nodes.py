@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 COMPARISON = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-REDUCTIONS = frozenset(f"{word}_{scope}" for word in ("sum", "mean", "max") for scope in ("tensor", "global"))
-"""Operations that make one number of many elements: of one tensor, or of all tensors of all groups."""
+SCOPES = ("tensor", "global", "rows", "columns")
+REDUCTIONS = frozenset(f"{word}_{scope}" for word in ("sum", "mean", "max") for scope in SCOPES)
+"""Operations that make fewer numbers of many elements: one of a tensor, one of all tensors of all groups,
+one of every row of a matrix, one of every column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,13 @@ def node(op: str, *args: Node) -> Node:
 
 
 def is_reduction(n: Node) -> bool:
-    """Whether a node is one number made of many elements."""
+    """Whether a node is a number, or a row or column of them, made of many elements."""
     return n.op in REDUCTIONS
+
+
+def scope(n: Node) -> str:
+    """Over what a reduction goes: one of SCOPES."""
+    return n.op.split("_")[1]
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
@@ -138,8 +145,10 @@ def text(n: Node, names: dict[Node, str] | None = None, level: int = 0) -> str:
     elif n.op == "pow":
         written, own = f"{inner(0, 6)}**{inner(1, 5)}", 5
     elif n.op in REDUCTIONS:
-        word, scope = n.op.split("_")
-        written, own = f"{'global_' if scope == 'global' else ''}{word}({text(n.args[0], names)})", 9
+        word, over = n.op.split("_")
+        before = "global_" if over == "global" else ""
+        after = f', "{over}"' if over in ("rows", "columns") else ""
+        written, own = f"{before}{word}({text(n.args[0], names)}{after})", 9
     else:
         written, own = f"{n.op}({', '.join(text(a, names) for a in n.args)})", 9
     return f"({written})" if own < level else written

@@ -264,9 +264,11 @@ class Expressions:
             self.source.refuse(
                 at, f"unknown word {word!r}{nearest(word, self.words)}; the words are {' '.join(self.words)}"
             )
+        if word in REDUCTIONS and word in self.words:
+            return self._reduction(at, word)
         if (
-            at.keywords
-            or len(at.args) != self.words[word]
+            len(at.args) != self.words[word]
+            or at.keywords
             or any(isinstance(a, ast.Starred) for a in at.args)
         ):
             self.source.refuse(at, f"{word!r} takes {self.words[word]} plain argument(s)")
@@ -275,14 +277,22 @@ class Expressions:
             if not condition.is_condition:
                 self.source.refuse(at.args[0], "where() chooses by a comparison, as in where(t == 1, x, y)")
             return node("where", condition, self._number(at.args[1]), self._number(at.args[2]))
-        if word in REDUCTIONS:
-            return self._reduction(word, self._number(at.args[0]))
         return node(word, *(self._number(a) for a in at.args))
 
-    def _reduction(self, word: str, x: Node) -> Node:
-        if word.endswith("norm"):
-            return node("sqrt", node(REDUCTIONS[word], node("mul", x, x)))
-        return node(REDUCTIONS[word], x)
+    def _reduction(self, at: ast.Call, word: str) -> Node:
+        scopes = REDUCTIONS[word]
+        over = scopes[0]
+        if len(at.args) == 2 and isinstance(at.args[1], ast.Constant):
+            over = str(at.args[1].value)
+        plain = not at.keywords and len(at.args) == (1 if over == scopes[0] else 2)
+        if not plain or over not in scopes:
+            said = f', {word}(x, "rows") or {word}(x, "columns")' if len(scopes) > 1 else ""
+            self.source.refuse(at, f"write {word}(x){said}")
+        x = self._number(at.args[0])
+        kind = word.removeprefix("global_")
+        if kind == "norm":
+            return node("sqrt", node(f"sum_{over}", node("mul", x, x)))
+        return node(f"{kind}_{over}", x)
 
 
 assert set(ARITHMETIC) == set(_BINARY.values())

@@ -12,7 +12,9 @@ Powers with a small whole exponent become products. Nothing else is reordered.
 
 from __future__ import annotations
 
-from .nodes import Node, const, is_reduction, name, node
+from collections.abc import Mapping
+
+from .nodes import Node, const, is_reduction, name, node, scope
 
 ONE = const(1)
 MINUS_ONE = const(-1)
@@ -20,28 +22,38 @@ PARAMETER = name("p")
 
 
 class Rewriter:
-    """Rewrites the expressions of a rule whose per-element names are `elements`.
+    """Rewrites the expressions of a rule.
 
-    The nodes in `whole` stay nodes of their own: a later pass reads them from memory.
+    `domains` says of each name that is no scalar whether it is one number an "element", or one of the "rows" or
+    "columns" of a matrix. The nodes in `whole` stay nodes of their own: a later pass reads them from memory.
     """
 
-    def __init__(self, elements: frozenset[str], whole: frozenset[Node] = frozenset()) -> None:
-        self.elements = elements
+    def __init__(self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset()) -> None:
+        self.domains = domains
         self.whole = whole
-        self._element: dict[Node, bool] = {}
+        self._domain: dict[Node, str] = {}
         self._done: dict[Node, Node] = {}
 
+    def domain(self, n: Node) -> str:
+        """What a node is one number of: "element", "rows", "columns", or "scalar" (of the host)."""
+        if n not in self._domain:
+            if n.op == "name":
+                found = self.domains.get(n.word, "scalar")
+            elif is_reduction(n):
+                found = scope(n) if scope(n) in ("rows", "columns") else "scalar"
+            else:
+                inside = {self.domain(a) for a in n.args} - {"scalar"}
+                found = "element" if len(inside) > 1 else inside.pop() if inside else "scalar"
+            self._domain[n] = found
+        return self._domain[n]
+
     def is_element(self, n: Node) -> bool:
-        """Whether a node differs from element to element (else it is a scalar of the host)."""
-        if n not in self._element:
-            own = n.op == "name" and n.word in self.elements
-            inside = not is_reduction(n) and any(self.is_element(a) for a in n.args)
-            self._element[n] = own or inside
-        return self._element[n]
+        """Whether a node differs within a tensor (else it is a scalar of the host)."""
+        return self.domain(n) != "scalar"
 
     def __call__(self, n: Node) -> Node:
         """The rewritten node; scalars stay as they are written."""
-        if not self.is_element(n) or not n.args:
+        if not self.is_element(n) or not n.args or is_reduction(n):
             return n
         if n not in self._done:
             self._done[n] = self._rewrite(n)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,7 @@ class Hyper:
 class State:
     """What a rule remembers of an element (or, with `scalar`, of a whole parameter) between steps.
 
+    `shape` is "element" for one number an element, "rows" or "columns" for one a row or column of a matrix.
     `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
     a hyper-parameter, or "p" for the parameter as it was before the first step.
     """
@@ -107,6 +108,7 @@ class State:
     init: float | str = 0.0
     doc: str = ""
     scalar: bool = False
+    shape: str = "element"
     name: str = ""
 
 
@@ -133,11 +135,9 @@ class Formula:
             if default is argument.empty:
                 states.append(State(word, name=word))
             elif isinstance(default, State):
-                states.append(
-                    State(default.key or word, default.init, default.doc, default.scalar, name=word)
-                )
+                states.append(replace(default, key=default.key or word, name=word))
             elif isinstance(default, Hyper):
-                hypers.append(Hyper(default.default, default.allowed, default.doc, default.sensible, word))
+                hypers.append(replace(default, name=word))
             elif isinstance(default, (int, float)) and not isinstance(default, bool):
                 hypers.append(Hyper(float(default), name=word))
             else:

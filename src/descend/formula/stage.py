@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from .nodes import Node, is_reduction, text, walk
+from .nodes import Node, is_reduction, scope, text, walk
 from .nodes import name as leaf
 from .rewrite import Rewriter
 from .rule import Rule
@@ -24,14 +24,16 @@ from .scalars import ScalarProgram
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One sweep over memory.
+    """One sweep over memory: over the elements, or over the rows or columns of matrices.
 
     `reads` are the operands it loads; `body` every element operation in order; `written` the operands that
     it changes, with their new values; `reductions` what it sums up for the passes after it, with the elements
-    that are summed; `scalars` the host's part, which fills its row.
+    that are summed; `scalars` the host's part, which fills its row. `vectors` are the sums by row or column of earlier passes that it reads.
     """
 
+    domain: str
     reads: tuple[str, ...]
+    vectors: tuple[Node, ...]
     body: tuple[Node, ...]
     written: dict[str, Node]
     reductions: dict[Node, Node]
@@ -52,12 +54,14 @@ class Pass:
 class Program:
     """A staged rule: what the kernels run.
 
-    `operands` are the per-element names, p and g first; `passes` the sweeps in order; `final` the scalar
-    states that depend on a reduction; `labels` names for parts, the author's where they survive.
+    `operands` are the names that differ within a tensor, p and g first, and `domains` says how; `passes` the
+    sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
+    author's where they survive.
     """
 
     rule: Rule
     operands: tuple[str, ...]
+    domains: dict[str, str]
     passes: tuple[Pass, ...]
     final: ScalarProgram
     labels: dict[Node, str]
@@ -70,23 +74,38 @@ class Program:
     @property
     def bytes_moved(self) -> int:
         """Values read and written per element: what the step costs where memory is the limit."""
-        return sum(len(one.reads) + len(one.written) for one in self.passes)
+        whole = [word for one in self.passes for word in (*one.reads, *one.written)]
+        return sum(self.domains[word] == "element" for word in whole)
+
+    @cached_property
+    def vectors(self) -> tuple[Node, ...]:
+        """Every sum by row or column that a pass leaves for a later one."""
+        return tuple(n for one in self.passes for n in one.reductions if scope(n) in ("rows", "columns"))
+
+    def is_matrix(self, number: int) -> bool:
+        """Whether a pass over elements has to know where the rows of a matrix begin."""
+        one = self.passes[number]
+        mixed = any(self.domains[word] != "element" for word in one.reads)
+        sums = any(scope(n) in ("rows", "columns") for n in one.reductions)
+        return one.domain == "element" and (mixed or sums or bool(one.vectors))
 
     def __str__(self) -> str:
         lines = []
-        known = 0
+        known, vectors = 0, dict[Node, str]()
         for k, one in enumerate(self.passes):
             several = f"pass {k + 1} of {len(self.passes)}: " if len(self.passes) > 1 else ""
             lines += [f"# {several}on the host, in float64", one.scalars.source, ""]
+            per = one.domain.removesuffix("s")
             writes = f"; writes {', '.join(one.written)}" if one.written else ""
-            lines.append(f"# {several}per element, reads {', '.join(one.reads)}{writes}")
-            names: dict[Node, str] = {n: f"s[{i}]" for n, i in one.row_index.items()}
+            lines.append(f"# {several}per {per}, reads {', '.join(one.reads)}{writes}")
+            names: dict[Node, str] = {n: f"s[{i}]" for n, i in one.row_index.items()} | vectors
             for n in one.body:
                 lines.append(f"{self.labels[n]} = {text(n, names)}")
                 names[n] = self.labels[n]
             lines += [f"{word} <- {text(n, names)}" for word, n in one.written.items()]
             for reduction, n in one.reductions.items():
                 lines.append(f"r{known} <- {text(Node(reduction.op, (n,)), names)}")
+                vectors[reduction] = f"r{known}"
                 known += 1
             lines.append("")
         if self.final.states:
@@ -103,26 +122,42 @@ def stage(rule: Rule) -> Program:
     return _Stager(rule).program()
 
 
+_ORDER = ("rows", "columns", "element")
+"""Vectors before elements, where one pass could do either first: they are small."""
+
+
 class _Stager:
-    """The work of `stage`, with what it needs to know of one rule at hand."""
+    """The work of `stage`, with what it needs to know of one rule at hand.
+
+    A pass has a position, level * 3 + place of its domain in _ORDER: what needs no reduction has level 0,
+    what needs one has level 1, and so on.
+    """
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.scalar_states = [s.name for s in rule.states if s.scalar]
-        self.operands = ("p", "g", *(s.name for s in rule.states if not s.scalar))
+        self.domains = {"p": "element", "g": "element"}
+        self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = rule.outputs
         kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
-        self.rewrite = Rewriter(frozenset(self.operands), kept_whole)
-        for word in self.scalar_states:
-            if self.rewrite.is_element(self.outputs[word]):
-                why = f"{word!r} is one number for a whole parameter, but its new value differs by element"
-                rule.formulas[-1].reading.source.refuse(None, why)
-        changed = [word for word in self.operands if word in self.outputs]
+        self.rewrite = Rewriter(self.domains, kept_whole)
+        for word, n in self.outputs.items():
+            self._check(word, n)
+        changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
         self.new = {word: self.rewrite(self.outputs[word]) for word in changed}
         self._levels: dict[Node, int] = {}
 
+    def _check(self, word: str, n: Node) -> None:
+        """Refuse a new value that has more numbers than what it is the value of."""
+        own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
+        if own == "element" or new in (own, "scalar"):
+            return
+        per = {"scalar": "a whole parameter", "rows": "a row", "columns": "a column"}[own]
+        why = f"{word!r} is one number for {per}, but its new value differs by {new.removesuffix('s')}"
+        self.rule.formulas[-1].reading.source.refuse(None, why)
+
     def level(self, n: Node) -> int:
-        """The first pass in which a value can be computed."""
+        """How many reductions, one after the other, a value needs."""
         if n not in self._levels:
             below = max((self.level(a) for a in n.args), default=0)
             self._levels[n] = below + 1 if is_reduction(n) else below
@@ -131,34 +166,40 @@ class _Stager:
     def program(self) -> Program:
         """All passes, with every state written as early as nothing later needs its old value."""
         scalar_roots = [self.outputs[word] for word in self.scalar_states]
-        reductions = [n for n in walk([*self.new.values(), *scalar_roots]) if is_reduction(n)]
-        last = [self.level(self.outputs[word]) for word in self.scalar_states]
-        count = max(1 + max(self.level(n) for n in self.new.values()), *last, 1)
-        write_in = {word: self.level(n) for word, n in self.new.items()}
+        found = [n for n in walk([*self.new.values(), *scalar_roots]) if is_reduction(n)]
+        reductions = {n: self._position(n.args[0], self.rewrite.domain(n.args[0])) for n in found}
+        write_in = {word: self._position(n, self.domains[word]) for word, n in self.new.items()}
         while True:
-            cuts = [self._cut(k, write_in, reductions) for k in range(count)]
-            late = {word: k for k, cut in enumerate(cuts) for word in cut.late}
+            positions = sorted({*write_in.values(), *reductions.values()})
+            cuts = {at: self._cut(at, write_in, reductions) for at in positions}
+            late = {word: at for cut in cuts.values() for word, at in cut.late.items()}
             if not late:
                 break
             write_in |= late
-        labels = self._labels(n for cut in cuts for n in cut.body)
+        labels = self._labels(n for cut in cuts.values() for n in cut.body)
         arguments = ("t", *(h.name for h in self.rule.hypers), *self.scalar_states)
         early = {w: self.outputs[w] for w in self.scalar_states if self.level(self.outputs[w]) == 0}
-        passes, known = [], tuple[Node, ...]()
-        for k, cut in enumerate(cuts):
-            states = early if k == 0 else {}
-            scalars = ScalarProgram(arguments, tuple(cut.row), states, known)
-            passes.append(Pass(tuple(cut.reads), tuple(cut.body), cut.written, cut.summed, scalars))
-            known += tuple(cut.summed)
+        passes, known = list[Pass](), tuple[Node, ...]()
+        for at, cut in cuts.items():
+            scalars = ScalarProgram(arguments, tuple(cut.row), {} if passes else early, known)
+            reads, vectors = tuple(cut.reads), tuple(cut.vectors)
+            passes.append(
+                Pass(_ORDER[at % 3], reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars)
+            )
+            known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
         rest = {w: self.outputs[w] for w in self.scalar_states if w not in early}
         final = ScalarProgram(arguments, (), rest, known)
-        return Program(self.rule, self.operands, tuple(passes), final, labels)
+        return Program(self.rule, tuple(self.domains), self.domains, tuple(passes), final, labels)
 
-    def _cut(self, k: int, write_in: dict[str, int], reductions: list[Node]) -> _Cut:
-        """What pass `k` computes, given in which pass each operand is written."""
+    def _position(self, n: Node, domain: str) -> int:
+        """The first pass of a domain in which a value can be computed."""
+        return 3 * self.level(n) + _ORDER.index("element" if domain == "scalar" else domain)
+
+    def _cut(self, at: int, write_in: dict[str, int], reductions: dict[Node, int]) -> _Cut:
+        """What the pass at a position computes, given where each operand is written."""
         cut = _Cut()
-        written_before = {n: word for word, n in self.new.items() if write_in[word] < k and n.args}
-        gone = {word for word in self.new if write_in[word] < k}
+        written_before = {n: word for word, n in self.new.items() if write_in[word] < at}
+        gone = {word for word in self.new if write_in[word] < at}
 
         def visit(n: Node) -> Node:
             if n in written_before:
@@ -169,20 +210,22 @@ class _Stager:
                 if n.op != "const":
                     cut.row.setdefault(n)
                 return n
+            if is_reduction(n):
+                cut.vectors.setdefault(n)
+                return n
             if not n.args:
-                if n.word in gone:
-                    cut.late.add(n.word)
+                if n.word in gone:  # written too early: in this pass, or in the next of its own domain
+                    mine = _ORDER.index(self.domains[n.word])
+                    cut.late[n.word] = at if at % 3 == mine else 3 * (at // 3 + 1) + mine
                 cut.reads.setdefault(n.word)
                 return n
             made = Node(n.op, tuple(visit(a) for a in n.args), n.value)
             cut.body.setdefault(made)
             return made
 
-        cut.written = {word: visit(n) for word, n in self.new.items() if write_in[word] == k}
-        for n in dict.fromkeys(reductions):
-            if self.level(n) == k + 1:
-                cut.summed[n] = visit(self.rewrite(n.args[0]))
-        cut.reads = {word: None for word in self.operands if word in cut.reads}
+        cut.written = {word: visit(n) for word, n in self.new.items() if write_in[word] == at}
+        cut.summed = {n: visit(self.rewrite(n.args[0])) for n, place in reductions.items() if place == at}
+        cut.reads = {word: None for word in self.domains if word in cut.reads}
         return cut
 
     def _labels(self, body: Iterable[Node]) -> dict[Node, str]:
@@ -191,7 +234,7 @@ class _Stager:
         for given, word in self.rule.names.items():
             known.setdefault(self.rewrite(given), word)
         labels: dict[Node, str] = {}
-        taken = set(self.operands)
+        taken = set(self.domains)
         for n in body:
             stem, k = known.get(n, "x"), 1
             unique = stem if n in known and stem not in taken else f"{stem}_{k}"
@@ -213,4 +256,5 @@ class _Cut:
         self.row: dict[Node, None] = {}
         self.written: dict[str, Node] = {}
         self.summed: dict[Node, Node] = {}
-        self.late: set[str] = set()
+        self.vectors: dict[Node, None] = {}
+        self.late: dict[str, int] = {}

@@ -72,24 +72,30 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
 
-def sum(x: Any) -> Any:
-    """The sum over all elements of the tensor."""
-    return np.sum(x)
+def sum(x: Any, over: str = "tensor") -> Any:
+    """The sum over all elements of the tensor, or over each of its "rows" or "columns"."""
+    return np.sum(x, **_axis(over))
 
 
-def mean(x: Any) -> Any:
-    """The mean over all elements of the tensor."""
-    return np.mean(x)
+def mean(x: Any, over: str = "tensor") -> Any:
+    """The mean over all elements of the tensor, or over each of its "rows" or "columns"."""
+    return np.mean(x, **_axis(over))
 
 
-def max(x: Any) -> Any:
-    """The largest element of the tensor; NaN if any is."""
-    return np.max(x)
+def max(x: Any, over: str = "tensor") -> Any:
+    """The largest element of the tensor, or of each of its "rows" or "columns"; NaN if any is."""
+    return np.max(x, **_axis(over))
 
 
-def norm(x: Any) -> Any:
-    """The Euclidean length of the tensor, sqrt(sum(x**2))."""
-    return np.sqrt(np.sum(np.square(x)))
+def norm(x: Any, over: str = "tensor") -> Any:
+    """The Euclidean length of the tensor, sqrt(sum(x**2)), or of each of its "rows" or "columns"."""
+    return np.sqrt(np.sum(np.square(x), **_axis(over)))
+
+
+def _axis(over: str) -> dict[str, Any]:
+    return {"tensor": {}, "rows": {"axis": -1, "keepdims": True}, "columns": {"axis": -2, "keepdims": True}}[
+        over
+    ]
 
 
 def global_sum(x: Any) -> Any:
@@ -153,14 +159,14 @@ WORDS: dict[str, int] = {
 }
 """Each word and how many arguments it takes."""
 
-REDUCTIONS: dict[str, str] = {
-    "sum": "sum_tensor",
-    "mean": "mean_tensor",
-    "max": "max_tensor",
-    "norm": "sum_tensor",
-    "global_sum": "sum_global",
-    "global_mean": "mean_global",
-    "global_max": "max_global",
-    "global_norm": "sum_global",
+REDUCTIONS: dict[str, tuple[str, ...]] = {
+    "sum": ("tensor", "rows", "columns"),
+    "mean": ("tensor", "rows", "columns"),
+    "max": ("tensor", "rows", "columns"),
+    "norm": ("tensor", "rows", "columns"),
+    "global_sum": ("global",),
+    "global_mean": ("global",),
+    "global_max": ("global",),
+    "global_norm": ("global",),
 }
-"""Each word that makes one number of many elements, and the node it becomes; the norms square first."""
+"""Each word that makes fewer numbers of many elements, and over what; the first is meant where none is said."""
