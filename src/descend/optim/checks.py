@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
@@ -50,7 +51,15 @@ def check_values(
         if doubt and strict:
             raise UsageError(doubt)
         if doubt:
-            warnings.warn(doubt, stacklevel=5)
+            warnings.warn(doubt, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """The `stacklevel` of the line outside this library and torch that made the optimizer."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("descend", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_keys(group: Mapping[str, Any], known: Collection[str], name: str) -> None:
