@@ -66,11 +66,13 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--minutes", type=float, help="Stop after so many minutes.")
 @click.option("--patience", help="Stop when the loss falls no more for so long.")
 @click.option("--tolerance", type=float, help="Stop when the norm of the whole gradient is below this.")
-@click.option("--target-loss", type=float, help="Stop when the held-out loss is this low.")
+@click.option(
+    "--target-loss", metavar="LEVEL", help='Stop at this held-out loss, or as in "accuracy >= 0.98".'
+)
 @click.option("--seed", type=int, help="The seed of the weights, the split and the order. [default: 0]")
 @click.option("--checkpoint-every", metavar="TIME", help='As in 25 (steps), "2 epochs" or "5 min".')
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME-1, -2, ...]"
+    "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME, NAME-2, ...]"
 )
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was stopped."
@@ -101,9 +103,9 @@ def command(
 
     \b
     descend fit digits
-    descend fit table.csv --target price --rule adam --lr 0.01 --batch 64 --model mlp
-    descend fit --config runs/digits-1/config.toml --set rule.lr=0.003
-    descend fit --resume runs/digits-1
+    descend fit table.csv --target price --rule nadam --lr 0.01 --batch 64 --model mlp
+    descend fit --config runs/digits/config.toml --set rule.lr=0.003
+    descend fit --resume runs/digits
     """
     if resume is not None:
         return resuming.go_on(ctx, resume, quiet)

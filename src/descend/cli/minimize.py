@@ -43,12 +43,12 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--minutes", type=float, help="Stop after so many minutes.")
 @click.option("--patience", type=int, help="Stop when the value falls no more for so many steps.")
 @click.option("--tolerance", type=float, help="Stop when the norm of the gradient is below this.")
-@click.option("--target-loss", type=float, help="Stop when the value is this low.")
+@click.option("--target-loss", type=float, help="Stop at this value.")
 @click.option("--clip-norm", type=float, help="Scale the gradient down to this norm where it is longer.")
 @click.option("--seed", type=int, help="The seed of a function that draws random numbers. [default: 0]")
 @click.option("--checkpoint-every", metavar="TIME", help='As in 25 (steps) or "5 min".')
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME-1, -2, ...]"
+    "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME, NAME-2, ...]"
 )
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run that was stopped."

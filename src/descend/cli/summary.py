@@ -110,23 +110,25 @@ def _point(minimum: Minimum, run: Run) -> list[str]:
 def _values(result: dict[str, Any]) -> list[str]:
     steps = text.count(int(result.get("steps", 0)), "step")
     epochs = result.get("epochs")
-    amount = f"{float(epochs):g} epochs, {steps}" if epochs else steps
+    passes = f"{float(epochs or 0.0):.2f}".rstrip("0").rstrip(".")
+    amount = f"{passes} epochs, {steps}" if epochs else steps
     lines = [f"{amount} in {text.duration(float(result.get('seconds', 0.0)))}"]
     if result.get("loss") is not None:
         lines.append(f"training loss {text.number(float(result['loss']))}")
     if result.get("validation_loss") is not None:
         held_out = [f"loss {text.number(float(result['validation_loss']))}"]
-        held_out += text.metrics(
-            {name: float(v) for name, v in (result.get("metrics") or {}).items() if v is not None}
-        )
+        held_out += _metrics(result)
         lines.append(f"held-out {', '.join(held_out)}")
     best = result.get("best")
     if best and best.get("validation_loss") is not None:
-        lines.append(
-            f"best held-out loss {text.number(float(best['validation_loss']))} at step {best['step']:,}, "
-            "its weights kept in best.safetensors"
-        )
+        reached = [f"loss {text.number(float(best['validation_loss']))}", *_metrics(best)]
+        where = f"at step {best['step']:,}, its weights kept in best.safetensors"
+        lines.append(f"best held-out {', '.join(reached)} {where}")
     return lines
+
+
+def _metrics(of: dict[str, Any]) -> list[str]:
+    return text.metrics({name: float(v) for name, v in (of.get("metrics") or {}).items() if v is not None})
 
 
 def _sentence(explanation: str) -> str:

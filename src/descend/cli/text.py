@@ -11,14 +11,15 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 def number(value: float, digits: int = 4) -> str:
     """`value` in `digits` significant digits.
 
-    >>> number(0.08123456), number(1e-5), number(float("nan")), number(float("-inf"))
-    ('0.08123', '1e-05', 'NaN', '-infinity')
+    >>> number(0.08123456), number(1e-5), number(77812.3), number(float("nan")), number(float("-inf"))
+    ('0.08123', '1e-05', '77,810', 'NaN', '-infinity')
     """
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "infinity" if value > 0 else "-infinity"
-    return f"{value:.{digits}g}"
+    shown = f"{value:.{digits}g}"
+    return f"{float(shown):,.0f}" if "e+" in shown and abs(value) < 1e7 else shown
 
 
 def metric(name: str, value: float) -> str:
