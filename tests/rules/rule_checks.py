@@ -217,14 +217,14 @@ def check_step_accuracy(line: Line, dtype: torch.dtype, n: int, steps: int) -> N
 
     Both round p correctly almost always, so their means agree in four digits where p is large against the
     step; which of the few ties goes wrong is chance, hence one part in ten thousand for the mean, and one in
-    fifty for the largest, which is a single element's.
+    ten for the largest, which is a single element's.
     """
     with torch_counts_in(dtype):
         found = errors_of_a_step(line, dtype, n, steps)
     for word, by in found.items():
         mean, largest = (min(by[path][k] for path in line.paths) for k in (0, 1))
         assert by["ours"][0] <= mean * 1.0001, (word, by)
-        assert by["ours"][1] <= largest * 1.02, (word, by)
+        assert by["ours"][1] <= largest * 1.1, (word, by)
 
 
 def check_run_accuracy(line: Line, dtype: torch.dtype, n: int, steps: int) -> None:

@@ -1,7 +1,7 @@
 """AdaMax divides an average of the gradients by their largest recent size.
 
-Adam with the infinity norm in place of the root mean square: u_inf is the largest |g| so far, fading by beta2 a
-step. With the default betas no step is longer than 1.0091 * lr.
+Adam with the infinity norm in place of the root mean square: u_inf is the largest |g| so far, fading by
+beta2 a step. With the default betas no step is longer than 1.0091 * lr.
 
 Paper: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980, Algorithm 2.
 Deviations: eps, which the paper does not have, is added to |g|, as in torch. The paper's u is u_inf here.

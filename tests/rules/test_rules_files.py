@@ -1,0 +1,98 @@
+"""Every rule's file says what it must, and holds nothing but the formula."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import descend.rules
+from descend import modifiers, rules
+from descend.formula import Range, Rule, stage
+
+PARTS = ("Paper:", "Deviations:", "torch:", "optax:", "Keras:")
+MODIFIERS = [x for x in vars(modifiers).values() if isinstance(x, Rule)]
+
+by_name = pytest.mark.parametrize("name", rules.names())
+
+
+def missing_parts(doc: str) -> list[str]:
+    """What a rule's docstring lacks of the parts that every one has, in their order."""
+    at = [doc.find(f"\n{part}") for part in PARTS]
+    lacking = [part for part, place in zip(PARTS, at, strict=True) if place < 0]
+    if not lacking and at != sorted(at):
+        lacking.append("the order " + " ".join(PARTS))
+    first = doc.split("\n\n")[0]
+    if not first.endswith(".") or "\n" in first:
+        lacking.append("a first line that is one sentence")
+    if not re.search(r"\b(18|19|20)\d\d\b", doc[doc.find("\nPaper:") :].split("\nDeviations:")[0]):
+        lacking.append("a year of the paper")
+    return lacking
+
+
+def faults(rule: Rule) -> list[str]:
+    """What is wrong with a rule's hyper-parameters and states as data."""
+    found = []
+    for h in rule.hypers:
+        if not Range(h.allowed).holds(h.default):
+            found.append(f"{h.name} = {h.default} is outside {h.allowed}")
+        if h.sensible is not None and not Range(h.sensible).holds(h.default):
+            found.append(f"{h.name} = {h.default} makes no sense by {h.sensible}")
+        if not h.doc:
+            found.append(f"{h.name} is not explained")
+    found += [f"{s.name} is not explained" for s in rule.states if not s.doc]
+    if not rule.source or not rule.title:
+        found.append("no source or title")
+    return found
+
+
+@by_name
+def test_the_docstring_has_every_part(name: str) -> None:
+    assert missing_parts(rules.get(name).doc) == []
+
+
+@by_name
+def test_the_hyper_parameters_and_states_are_explained_and_in_range(name: str) -> None:
+    assert faults(rules.get(name)) == []
+
+
+@pytest.mark.parametrize("rule", MODIFIERS, ids=lambda rule: rule.name)
+def test_so_are_those_of_the_modifiers(rule: Rule) -> None:
+    assert rule.doc.endswith(".")
+    assert [f for f in faults(rule) if "learning" not in f] == []
+
+
+@by_name
+def test_the_file_holds_one_formula_and_nothing_else(name: str) -> None:
+    path = Path(inspect.getfile(descend.rules)).with_name(f"{name}.py")
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = [type(part) for part in body if not isinstance(part, ast.ImportFrom)]
+    assert kinds == [ast.Expr, ast.FunctionDef]
+    imported = {part.module for part in body if isinstance(part, ast.ImportFrom)}
+    assert imported <= {"descend.formula", "descend.formula.vocabulary"}
+    assert body[-1].name == name  # type: ignore[attr-defined]
+
+
+@by_name
+def test_the_formula_takes_one_pass(name: str) -> None:
+    program = stage(rules.get(name))
+    assert len(program.passes) == 1
+    assert "p" in program.passes[0].written
+
+
+def test_the_checks_see_what_is_missing() -> None:
+    doc = rules.get("adam").doc
+    assert missing_parts(doc.replace("Keras:", "In Keras")) == ["Keras:"]
+    assert missing_parts("torch: a\nPaper: b 2015\nDeviations: c\noptax: d\nKeras: e") != []
+    assert missing_parts(re.sub(r"20\d\d", "", doc)) == ["a year of the paper"]
+    assert "a first line that is one sentence" in missing_parts(doc.replace(".", ""))
+
+    def careless(p, g, lr=descend.formula.Hyper(2.0, "[0, 1]", "")):
+        p = p - lr * g
+        return p
+
+    found = faults(descend.formula.rule_of(careless))
+    assert [f.split()[0] for f in found] == ["lr", "lr", "no"]
