@@ -42,7 +42,9 @@ def ours(case: str) -> Make:
     return lambda params: getattr(descend, name)(params, **kwargs)
 
 
-def fresh(dtype: torch.dtype = torch.float32, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> list[torch.Tensor]:
+def fresh(
+    dtype: torch.dtype = torch.float32, shapes: tuple[tuple[int, ...], ...] = SHAPES
+) -> list[torch.Tensor]:
     source = torch.Generator().manual_seed(3)
     return [torch.randn(s, generator=source).to(dtype).requires_grad_() for s in shapes]
 
@@ -52,7 +54,11 @@ def copies(params: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def walk(
-    optimizer: torch.optim.Optimizer, params: list[torch.Tensor], first: int, last: int, skip: int | None = None
+    optimizer: torch.optim.Optimizer,
+    params: list[torch.Tensor],
+    first: int,
+    last: int,
+    skip: int | None = None,
 ) -> None:
     """Steps `first` to `last`, with gradients that depend on the step only; `skip` leaves a parameter out."""
     for step in range(first, last):

@@ -1,4 +1,4 @@
-"""What surrounds an optimizer works as with torch.optim: signatures, schedulers, hooks, scalers, compiled models."""
+"""What surrounds an optimizer works as with torch.optim: schedulers, hooks, scalers, compiled models, groups."""
 
 from __future__ import annotations
 
@@ -290,7 +290,13 @@ def test_zero_grad() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("weigth_decay", "weight_decay"), ("beta", "betas"), ("LR", "lr"), ("epz", "eps"), ("maximise", "maximize")],
+    [
+        ("weigth_decay", "weight_decay"),
+        ("beta", "betas"),
+        ("LR", "lr"),
+        ("epz", "eps"),
+        ("maximise", "maximize"),
+    ],
 )
 def test_misspelt_group_keys(wrong: str, right: str) -> None:
     with pytest.raises(ValueError, match=f"unknown key '{wrong}'.*did you mean '{right}'"):
@@ -333,7 +339,12 @@ def test_values_out_of_range(name: str, wrong: dict[str, Any], words: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "doubtful"),
-    [("RMSprop", {"alpha": 1.5}), ("SGD", {"momentum": 5.0}), ("ASGD", {"lambd": -1.0}), ("Adadelta", {"rho": 1.0})],
+    [
+        ("RMSprop", {"alpha": 1.5}),
+        ("SGD", {"momentum": 5.0}),
+        ("ASGD", {"lambd": -1.0}),
+        ("Adadelta", {"rho": 1.0}),
+    ],
 )
 def test_values_that_make_no_sense(name: str, doubtful: dict[str, Any]) -> None:
     word = next(iter(doubtful))

@@ -56,7 +56,11 @@ def test_state_dict_has_torchs_form(case: str) -> None:
         for word, value in kept.items():
             assert mine["state"][key][word].shape == value.shape
             torch.testing.assert_close(
-                mine["state"][key][word], value, rtol=1e-5, atol=1e-6, check_dtype=word not in ("mu_product", "eta", "mu")
+                mine["state"][key][word],
+                value,
+                rtol=1e-5,
+                atol=1e-6,
+                check_dtype=word not in ("mu_product", "eta", "mu"),
             )
     for mine_group, group in zip(mine["param_groups"], torchs["param_groups"], strict=True):
         extra = {"independent_weight_decay"} if "AdamW" in case else set()
@@ -131,7 +135,9 @@ def test_state_is_right_when_read() -> None:
     assert [int(a.state[p]["step"]) for p in params] == [4, 3, 4]
 
 
-@pytest.mark.parametrize("edit", ["in place", "replaced", "step in place", "step replaced", "whole", "removed"])
+@pytest.mark.parametrize(
+    "edit", ["in place", "replaced", "step in place", "step replaced", "whole", "removed"]
+)
 def test_state_is_right_when_edited(edit: str) -> None:
     params, mirror = fresh(), fresh()
     a, b = descend.Adam(params), torch.optim.Adam(mirror)
@@ -147,7 +153,9 @@ def test_state_is_right_when_edited(edit: str) -> None:
         elif edit == "step replaced":
             kept["step"] = torch.tensor(20.0)
         elif edit == "whole":
-            optimizer.state[tensors[0]] = {key: value * 1 for key, value in optimizer.state[tensors[1]].items()}
+            optimizer.state[tensors[0]] = {
+                key: value * 1 for key, value in optimizer.state[tensors[1]].items()
+            }
             for key in ("exp_avg", "exp_avg_sq"):
                 optimizer.state[tensors[0]][key] = torch.ones_like(tensors[0])
         else:
@@ -235,7 +243,9 @@ def test_state_of_another_rule_is_refused() -> None:
     adam = state_of(torch.optim.Adam)
     with pytest.raises(ValueError, match="not one of RMSprop: its parameter group 0 has no 'alpha'"):
         loaded(descend.RMSprop, adam)
-    with pytest.raises(ValueError, match="not one of Adamax: it holds 'exp_avg_sq', Adamax keeps 'exp_avg', 'exp_inf'"):
+    with pytest.raises(
+        ValueError, match="not one of Adamax: it holds 'exp_avg_sq', Adamax keeps 'exp_avg', 'exp_inf'"
+    ):
         loaded(descend.Adamax, adam)
     with pytest.raises(ValueError, match="not one of SGD"):
         loaded(descend.SGD, adam, momentum=0.9)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import deepcopy
-from functools import cache
-from operator import is_
 from typing import Any, ClassVar, cast, overload
 
 import torch
@@ -16,10 +14,9 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from .. import rules
 from ..errors import UsageError
 from ..formula import Rule, stage
-from ..kernels import cpu
-from ..kernels.cpu.gather import same_layout
 from ..kernels.plans import CpuPlan, Member, TorchPlan
-from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values
+from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
+from .members import beside, cpu_takes, dtypes, reader, same_items
 from .parts import plain, untraced
 from .state import Changes, OptimizerState, ParameterState, dtype_of_state, filled
 
@@ -196,7 +193,14 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _values(self, rule: Rule, exact: bool = False) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
         """A quick reader of a rule's hyper-parameters from a group, as floats (`exact`: as they stand)."""
-        return _reader(tuple(self.hyper_keys.get(h.name, h.name) for h in rule.hypers), exact)
+        places = tuple(self.hyper_keys.get(h.name, h.name) for h in rule.hypers)
+        if exact:
+            return reader(places, "{}")
+        # float() of a tensor that requires a gradient warns
+        learned = any(
+            getattr(raw(g, where), "requires_grad", False) for g in self.param_groups for where in places
+        )
+        return reader(places, "_detached({})" if learned else "float({})")
 
     # -- state ----------------------------------------------------------------------------------------
 
@@ -205,21 +209,24 @@ class FormulaOptimizer(TorchOptimizer):
         state = self.state[p] if rule.states or self.step_key else ParameterState(self._changes, {})
         if not any(s.key in state for s in rule.states):
             self._unstepped.add(id(p))
-        hypers = dict(zip((h.name for h in rule.hypers), self._values(rule)(group), strict=True))
+        traced = bool(group.get("differentiable"))
+        hypers = dict(
+            zip((h.name for h in rule.hypers), self._values(rule, exact=traced)(group), strict=True)
+        )
         for s in rule.states:
             start = hypers[s.init] if isinstance(s.init, str) else s.init
             value = state.get(s.key)
             if s.scalar:
                 value = start if value is None else value
             elif value is None:
-                value = filled(p, start)
+                value = filled(p, float(start))
             elif value.shape != p.shape:
                 raise UsageError(
                     f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                     "give it a state of its own shape, or none"
                 )
-            elif not group.get("differentiable"):
-                value = _beside(p, value)
+            elif not traced:
+                value = beside(p, value)
             dict.__setitem__(state, s.key, value)
         if self.step_key is not None:
             return Member(p, group, state, float(state.get(self.step_key, 0.0)))
@@ -351,47 +358,6 @@ class FormulaOptimizer(TorchOptimizer):
 
 untraced(FormulaOptimizer.step)
 FormulaOptimizer.step.__dict__["hooked"] = True  # torch need not wrap it: step() serves hooks and profiler
-
-
-def same_items(now: list[Any], then: list[Any]) -> bool:
-    """Whether two lists hold the same objects."""
-    return len(now) == len(then) and all(map(is_, now, then))
-
-
-def cpu_takes(member: Member, rule: Rule) -> bool:
-    """Whether the CPU kernel can step a parameter where it lies."""
-    p, g = member.param, member.param.grad
-    return (
-        cpu.takes(p)
-        and all(member.state[s.key].layout == p.layout for s in rule.states if not s.scalar)
-        and (g is None or (g.layout == torch.strided and g.device == p.device and g.dtype in cpu.DTYPES))
-    )
-
-
-def dtypes(member: Member, rule: Rule) -> tuple[torch.dtype, ...]:
-    """The types of a parameter, its gradient and its states: one kernel takes one combination."""
-    p = member.param
-    g = p.dtype if p.grad is None else p.grad.dtype
-    return (p.dtype, g, *(member.state[s.key].dtype for s in rule.states if not s.scalar))
-
-
-@cache
-def _reader(keys: tuple[Where, ...], exact: bool) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    parts = [f"g[{where!r}]" if isinstance(where, str) else f"g[{where[0]!r}][{where[1]}]" for where in keys]
-    made = parts if exact else [f"float({part})" for part in parts]
-    return cast(
-        Callable[[dict[str, Any]], tuple[Any, ...]], eval(f"lambda g: ({''.join(x + ', ' for x in made)})")
-    )
-
-
-def _beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A state on its parameter's device, in a type and an order of memory that go with it."""
-    dtype = dtype_of_state(p, value)
-    if value.device != p.device or value.dtype != dtype:
-        value = value.detach().to(p.device, dtype)
-    if value.layout == p.layout == torch.strided and cpu.is_dense(p) and not same_layout(value, p):
-        value = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value.detach())
-    return value
 
 
 def _or(answer: Any, otherwise: Any) -> Any:

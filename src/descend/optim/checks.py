@@ -39,8 +39,7 @@ def check_values(
         if isinstance(given, torch.Tensor) and given.numel() != 1:
             name = where if isinstance(where, str) else f"{where[0]}[{where[1]}]"
             raise UsageError(f"Tensor {name} must be 1-element")
-        with torch.no_grad():
-            value = float(given)
+        value = float(given.detach() if isinstance(given, torch.Tensor) else given)
         if not Range(hyper.allowed).holds(value):
             if isinstance(where, tuple):
                 what = f"{where[0].removesuffix('s')} parameter at index {where[1]}"

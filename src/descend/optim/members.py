@@ -1,0 +1,69 @@
+"""What an optimizer must know of a parameter, its gradient and its states to choose how they are stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from operator import is_
+from typing import Any, cast
+
+import torch
+
+from ..formula import Rule
+from ..kernels import cpu
+from ..kernels.cpu.gather import same_layout
+from ..kernels.plans import Member
+from .checks import Where
+from .state import dtype_of_state
+
+
+def same_items(now: list[Any], then: list[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(now) == len(then) and all(map(is_, now, then))
+
+
+def cpu_takes(member: Member, rule: Rule) -> bool:
+    """Whether the CPU kernel can step a parameter where it lies."""
+    p, g = member.param, member.param.grad
+    return (
+        cpu.takes(p)
+        and all(member.state[s.key].layout == p.layout for s in rule.states if not s.scalar)
+        and (g is None or (g.layout == torch.strided and g.device == p.device and _computes(p, g)))
+    )
+
+
+def _computes(p: torch.Tensor, g: torch.Tensor) -> bool:
+    """Whether the precision of a parameter's arithmetic holds its gradient."""
+    return g.dtype in (p.dtype, torch.float32, torch.bfloat16, torch.float16) and not (
+        p.is_complex() and g.dtype != p.dtype
+    )
+
+
+def dtypes(member: Member, rule: Rule) -> tuple[torch.dtype, ...]:
+    """The types of a parameter, its gradient and its states: one kernel takes one combination."""
+    p = member.param
+    g = p.dtype if p.grad is None else p.grad.dtype
+    return (p.dtype, g, *(member.state[s.key].dtype for s in rule.states if not s.scalar))
+
+
+@cache
+def reader(places: tuple[Where, ...], form: str) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    parts = [
+        f"g[{where!r}]" if isinstance(where, str) else f"g[{where[0]!r}][{where[1]}]" for where in places
+    ]
+    made = "".join(form.format(part) + ", " for part in parts)
+    return cast(Callable[[dict[str, Any]], tuple[Any, ...]], eval(f"lambda g: ({made})"))
+
+
+def _detached(value: Any) -> float:
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+
+
+def beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A state on its parameter's device, in a type and an order of memory that go with it."""
+    dtype = dtype_of_state(p, value)
+    if value.device != p.device or value.dtype != dtype:
+        value = value.detach().to(p.device, dtype)
+    if value.layout == p.layout == torch.strided and cpu.is_dense(p) and not same_layout(value, p):
+        value = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value.detach())
+    return value
