@@ -1,4 +1,4 @@
-"""What surrounds an optimizer works as with torch.optim: schedulers, hooks, scalers, compiled models, groups."""
+"""What surrounds an optimizer works as with torch.optim: schedulers, hooks, scalers, compiled models."""
 
 from __future__ import annotations
 

@@ -15,7 +15,40 @@ from .state import filled
 
 
 class Adagrad(FormulaOptimizer):
-    """Adagrad."""
+    """Adagrad divides the gradient by the root of the sum of all its squares so far.
+
+    For every element p with gradient g; t counts the parameter's steps from 1.
+
+    Adagrad (Duchi, Hazan and Singer 2011, JMLR 12, Figure 1 (diagonal)):
+
+        rate = lr / (1 + (t - 1) * lr_decay)
+        s = s + g**2
+        p = p - rate * g / (sqrt(s) + eps)
+
+    Args:
+        params: the parameters, as tensors, as (name, tensor) pairs, or as dicts of parameter groups.
+        lr: learning rate: the size of the first step. In [0, inf). Default 0.01.
+        lr_decay: how fast lr falls with t, on top of the sum's growth. In [0, inf). Default 0.
+        weight_decay: strength of the L2 penalty. In [0, inf). Default 0.
+        initial_accumulator_value: what the sum starts at. In [0, inf). Default 0.
+        eps: keeps the division finite where the sum is zero. In [0, inf). Default 1e-10.
+        foreach: torch's choice of an implementation; every step is fused here, whatever it says.
+        maximize: climb instead of descend.
+        differentiable: let autograd record the step (on the torch back end, which is slower).
+        fused: torch's choice of an implementation; every step is fused here, whatever it says.
+        strict: refuse values that are allowed but make no sense, instead of warning.
+
+    Raises:
+        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = descend.Adagrad(model.parameters(), lr=0.01)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+    """
 
     family = ("adagrad",)
 

@@ -14,7 +14,46 @@ from .parts import modified
 
 
 class AdamW(Adam):
-    """AdamW."""
+    """AdamW is Adam whose weight decay shrinks the parameter directly, outside the averages.
+
+    For every element p with gradient g; t counts the parameter's steps from 1.
+
+    AdamW, as it stands (Loshchilov and Hutter 2019, Algorithm 2, arXiv:1711.05101):
+
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        p = p - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p)
+
+    Args:
+        params: the parameters, as tensors, as (name, tensor) pairs, or as dicts of parameter groups.
+        lr: learning rate: the size of a step. In [0, inf). Default 0.001.
+        betas: the pair (beta1, beta2). Default (0.9, 0.999).
+            beta1: how much of m is kept each step; remembers about 1/(1 - beta1) steps. In [0, 1).
+            beta2: how much of v is kept each step. In [0, 1).
+        eps: keeps the division finite where v is zero. In [0, inf). Default 1e-08.
+        weight_decay: share of p removed each step, times lr. In [0, inf). Default 0.01.
+        amsgrad: divide by the largest average of the squared gradients so far.
+        maximize: climb instead of descend.
+        foreach: torch's choice of an implementation; every step is fused here, whatever it says.
+        capturable: must stay False: the scalars of a step are computed on the host.
+        differentiable: let autograd record the step (on the torch back end, which is slower).
+        fused: torch's choice of an implementation; every step is fused here, whatever it says.
+        independent_weight_decay: let them decay whatever lr is, p = p - weight_decay * p.
+        strict: refuse values that are allowed but make no sense, instead of warning.
+
+    Raises:
+        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = descend.AdamW(model.parameters(), lr=0.001)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+    """
 
     family = ("adamw", "amsgrad")
 

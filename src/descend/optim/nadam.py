@@ -13,7 +13,49 @@ from .parts import decoupled, modified
 
 
 class NAdam(FormulaOptimizer):
-    """NAdam."""
+    """NAdam is Adam with Nesterov's look-ahead: the step uses the momentum of the next step.
+
+    For every element p with gradient g; t counts the parameter's steps from 1.
+
+    NAdam (Dozat 2016, Algorithm 2):
+
+        mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+        mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+        mu_product = mu_product * mu
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = mu_next * m / (1 - mu_product * mu_next) + (1 - mu) * g / (1 - mu_product)
+        v_hat = v / (1 - beta2**t)
+        p = p - lr * m_hat / (sqrt(v_hat) + eps)
+
+    Args:
+        params: the parameters, as tensors, as (name, tensor) pairs, or as dicts of parameter groups.
+        lr: learning rate: the size of a step. In [0, inf). Default 0.002.
+        betas: the pair (beta1, beta2). Default (0.9, 0.999).
+            beta1: how much of m is kept each step, and what mu approaches. In [0, 1).
+            beta2: how much of v is kept each step. In [0, 1).
+        eps: keeps the division finite where v is zero. In [0, inf). Default 1e-08.
+        weight_decay: strength of the L2 penalty. In [0, inf). Default 0.
+        momentum_decay: how fast mu approaches beta1. In [0, inf). Default 0.004.
+        decoupled_weight_decay: let the weights decay by themselves, p = p - lr * weight_decay * p, instead of
+            through the gradient.
+        foreach: torch's choice of an implementation; every step is fused here, whatever it says.
+        maximize: climb instead of descend.
+        capturable: must stay False: the scalars of a step are computed on the host.
+        differentiable: let autograd record the step (on the torch back end, which is slower).
+        strict: refuse values that are allowed but make no sense, instead of warning.
+
+    Raises:
+        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = descend.NAdam(model.parameters(), lr=0.002)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+    """
 
     hyper_keys = BETAS
     family = ("nadam",)

@@ -14,7 +14,45 @@ from .parts import modified
 
 
 class Rprop(FormulaOptimizer):
-    """Rprop."""
+    """Rprop steps by the sign of the gradient, with a step size of its own for every element.
+
+    For every element p with gradient g; t counts the parameter's steps from 1.
+
+    Rprop (Riedmiller and Braun 1993; Igel and Hüsken 2000, iRprop-):
+
+        turn = g * prev
+        factor = where(turn > 0, etaplus, where(turn < 0, etaminus, 1))
+        size = minimum(maximum(size * factor, step_size_min), step_size_max)
+        g = where(turn < 0, 0, g)
+        p = p - sign(g) * size
+        prev = g
+
+    Args:
+        params: the parameters, as tensors, as (name, tensor) pairs, or as dicts of parameter groups.
+        lr: size of the first step. In [0, inf). Default 0.01.
+        etas: the pair (etaminus, etaplus). Default (0.5, 1.2).
+            etaminus: the size is multiplied by this when the sign turns. In (0, 1).
+            etaplus: the size is multiplied by this while the sign stays. In (1, inf).
+        step_sizes: the pair (step_size_min, step_size_max). Default (1e-06, 50).
+            step_size_min: smallest size. In (-inf, inf), sensibly in [0, inf).
+            step_size_max: largest size. In (-inf, inf), sensibly in (0, inf).
+        capturable: must stay False: the scalars of a step are computed on the host.
+        foreach: torch's choice of an implementation; every step is fused here, whatever it says.
+        maximize: climb instead of descend.
+        differentiable: let autograd record the step (on the torch back end, which is slower).
+        strict: refuse values that are allowed but make no sense, instead of warning.
+
+    Raises:
+        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's.
+
+    Example:
+        >>> import torch, descend
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = descend.Rprop(model.parameters(), lr=0.01)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
+    """
 
     hyper_keys: ClassVar = {
         "etaminus": ("etas", 0),
