@@ -190,7 +190,7 @@ class ScheduleFree(Wrapper):
                 if not torch.equal(p, y.to(p.dtype)):
                     raise UsageError(
                         f"a parameter of shape {tuple(p.shape)} was changed since the last step, by "
-                        "something else than this optimizer, which keeps z and x beside it and would undo the change. "
+                        "something else than this optimizer, which keeps z and x and would undo the change. "
                         "Load weights before the first step, or the optimizer's state dict after the model's"
                     )
                 self._versions[p] = p._version
