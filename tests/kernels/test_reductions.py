@@ -4,10 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from descend.formula import rule_of, stage
-from descend.formula.vocabulary import global_max, global_norm, max, mean, norm, sqrt, sum, where
+from descend.formula import State, rule_of, stage
+from descend.formula.vocabulary import (
+    global_max,
+    global_norm,
+    max,
+    maximum,
+    mean,
+    minimum,
+    norm,
+    sqrt,
+    sum,
+    where,
+)
 from descend.kernels import cpu, reference, torch_ops
 from descend.kernels.cpu import team
+from descend.kernels.cpu.table import finished
 
 
 def lamb_like(p, g, t, m, v, lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-6, decay=0.01):
@@ -37,7 +49,8 @@ def by_passes(rule, tensors, t=1, threads=None, active=None):
     columns = [tensors[word] for word in program.operands]
     n = len(columns[0])
     kernel = cpu.kernel(program, tuple(cpu.storage_name(c[0].dtype) for c in columns))
-    table = cpu.Table(kernel, [x.numel() for x in columns[0]])
+    shapes = [tuple(x.shape) for x in columns[0]] if columns[0][0].dim() == 2 else []
+    table = cpu.Table(kernel, [x.numel() for x in columns[0]], shapes)
     addresses = np.array([[c[i].data_ptr() for c in columns] for i in range(n)], np.int64)
     hypers = [h.default for h in program.rule.hypers]
     row, _ = program.scalars(t, *hypers)
@@ -49,11 +62,16 @@ def by_passes(rule, tensors, t=1, threads=None, active=None):
         if k:
             values, _ = one.scalars.vector(float(t), *hypers, *known)
             rows = kernel.rows(n, k)
-            np.frombuffer(rows)[: n * len(values)] = np.stack(
-                [np.broadcast_to(v, n) for v in values], 1
-            ).ravel()
+            if values:
+                np.frombuffer(rows)[: n * len(values)] = np.stack(
+                    [np.broadcast_to(v, n) for v in values], 1
+                ).ravel()
         sums = table.launch_pass(k, rows, active, threads)
-        known += cpu.finished(one, sums, table.sizes)
+        took = 1 if active is None else active
+        counts = {"element": table.sizes * took}
+        if shapes:
+            counts |= dict(zip(("rows", "columns"), np.array(shapes).T * took, strict=True))
+        known += finished(one, sums, counts)
     return tensors
 
 
@@ -64,6 +82,37 @@ def start(rule, dtype=torch.float32, sizes=(33, 1, 70_001, 16)):
         w: [torch.randn(n, generator=random, dtype=torch.float64).to(dtype).abs() for n in sizes]
         for w in words
     }
+
+
+def factored(p, g, t, r=State(shape="rows"), c=State(shape="columns"), lr=1e-2, decay=0.1, eps=1e-7):
+    w = 1 - decay**t
+    r = (1 - w) * r + w * mean(g**2, "rows")
+    c = (1 - w) * c + w * mean(g**2, "columns")
+    u = g / sqrt(maximum(r * c / maximum(mean(r), eps), eps))
+    p = p - lr * maximum(1e-3, sqrt(mean(p**2))) * u / maximum(1, sqrt(mean(u**2)))
+    return p, r, c
+
+
+def by_rows(p, g, m, lr=1e-2, top=0.01):
+    rate = minimum(1, top * norm(p, "rows") / norm(g, "rows"))
+    m = m + (g - mean(g, "columns")) * rate - max(g, "rows") * max(p, "columns")
+    p = p - lr * m / (1 + sum(sum(m, "rows")))
+    return p, m
+
+
+def start_matrices(rule, dtype, shapes=((5, 33), (1, 16), (130, 700), (300, 3), (7, 1))):
+    random = torch.Generator().manual_seed(2)
+    program = stage(rule_of(rule))
+    made = {}
+    for word in program.operands:
+        drawn = [torch.randn(s, generator=random, dtype=torch.float64).abs() for s in shapes]
+        kept = {
+            "element": drawn,
+            "rows": [x[:, :1].contiguous() for x in drawn],
+            "columns": [x[:1, :].contiguous() for x in drawn],
+        }[program.domains[word]]
+        made[word] = [x.to(dtype) for x in kept]
+    return made
 
 
 RULES = [lamb_like, many_sums, global_clip]
@@ -93,6 +142,35 @@ def test_passes_follow_the_reference(rule, dtype):
     for i, (p, states) in enumerate(wanted):
         for word, x in {"p": p, **states}.items():
             assert np.allclose(tensors[word][i].double().numpy(), x, rtol=16 * eps, atol=4 * eps), (word, i)
+
+
+@pytest.mark.parametrize("rule", [factored, by_rows], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_passes_by_row_and_column_follow_the_reference(rule, dtype):
+    tensors = start_matrices(rule, dtype)
+    found = rule_of(rule)
+    hypers = {h.name: h.default for h in found.hypers}
+    names = [s.name for s in found.states]
+    wanted = []
+    for i in range(len(tensors["p"])):
+        given = {w: x[i].double().numpy() for w, x in tensors.items()}
+        wanted.append(reference.step(found, given["p"], given["g"], 2, {k: given[k] for k in names}, hypers))
+    by_passes(rule, tensors, t=2)
+    eps = torch.finfo(dtype).eps
+    for i, (p, states) in enumerate(wanted):
+        for word, x in {"p": p, **states}.items():
+            got = tensors[word][i].double().numpy()
+            assert np.allclose(got, x, rtol=32 * eps, atol=16 * eps * np.abs(x).max()), (word, i)
+
+
+def test_matrices_have_the_same_bits_with_any_number_of_threads():
+    for rule in (factored, by_rows):
+        runs = [
+            by_passes(rule, start_matrices(rule, torch.float32, ((700, 900), (64, 64))), threads=k)
+            for k in (1, 2, 3)
+        ]
+        for other in runs[1:]:
+            assert all(torch.equal(a, b) for w in other for a, b in zip(runs[0][w], other[w], strict=True))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r.__name__)

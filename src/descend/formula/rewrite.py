@@ -24,8 +24,9 @@ PARAMETER = name("p")
 class Rewriter:
     """Rewrites the expressions of a rule.
 
-    `domains` says of each name that is no scalar whether it is one number an "element", or one of the "rows" or
-    "columns" of a matrix. The nodes in `whole` stay nodes of their own: a later pass reads them from memory.
+    `domains` says of each name that is no scalar whether it is one number an "element", or one of the
+    "rows" or "columns" of a matrix. The nodes in `whole` stay nodes of their own: a later pass reads them from
+    memory.
     """
 
     def __init__(self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset()) -> None:

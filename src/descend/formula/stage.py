@@ -28,7 +28,8 @@ class Pass:
 
     `reads` are the operands it loads; `body` every element operation in order; `written` the operands that
     it changes, with their new values; `reductions` what it sums up for the passes after it, with the elements
-    that are summed; `scalars` the host's part, which fills its row. `vectors` are the sums by row or column of earlier passes that it reads.
+    that are summed; `scalars` the host's part, which fills its row; `vectors` the sums by row or
+    column of earlier passes that it reads.
     """
 
     domain: str

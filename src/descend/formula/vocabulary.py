@@ -169,4 +169,4 @@ REDUCTIONS: dict[str, tuple[str, ...]] = {
     "global_max": ("global",),
     "global_norm": ("global",),
 }
-"""Each word that makes fewer numbers of many elements, and over what; the first is meant where none is said."""
+"""Each word that makes fewer numbers of many elements, and over what: the first where none is said."""

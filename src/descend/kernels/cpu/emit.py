@@ -1,0 +1,195 @@
+"""LLVM instructions for a vector of elements: arithmetic, and loads and stores of every storage type."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
+SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+_SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "i16"}
+_PLAIN = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+_INTRINSIC = {
+    "sqrt": "sqrt",
+    "abs": "fabs",
+    "exp": "exp",
+    "log": "log",
+    "tanh": "tanh",
+    "sin": "sin",
+    "cos": "cos",
+    "floor": "floor",
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "pow": "pow",
+    "fma": "fma",
+}
+
+
+def compute_type(dtype: str) -> str:
+    """The precision of the arithmetic: float64 for float64, float32 for everything else."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+@dataclass
+class Lines:
+    """Collects instructions and declarations, and numbers temporaries."""
+
+    lines: list[str]
+    declared: dict[str, str]
+    count: int = 0
+
+    def emit(self, instruction: str, note: str = "") -> str:
+        """Add an instruction; the name of its result."""
+        self.count += 1
+        label = f"%t{self.count}"
+        self.lines.append(f"  {label} = {instruction}{'  ; ' + note if note else ''}")
+        return label
+
+    def call(self, name: str, returns: str, *arguments: tuple[str, str], note: str = "") -> str:
+        """Call an intrinsic with (type, value) pairs, and declare it."""
+        kinds = ", ".join(kind for kind, _ in arguments)
+        self.declared[name] = f"declare {returns} @{name}({kinds})"
+        given = ", ".join(f"{kind} {value}" for kind, value in arguments)
+        return self.emit(f"call {returns} @{name}({given})", note)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Vectors of `width` elements, computed in `precision`: strict IEEE, without any fast-math flag."""
+
+    precision: str
+    width: int
+
+    @property
+    def scalar(self) -> str:
+        """The LLVM type of one element in the arithmetic."""
+        return STORAGE[self.precision]
+
+    @property
+    def vector(self) -> str:
+        """The LLVM type of a vector of elements."""
+        return f"<{self.width} x {self.scalar}>"
+
+    @property
+    def wide(self) -> str:
+        """The LLVM type that sums are kept in: float64, so that squares of float32 never overflow."""
+        return f"<{self.width} x double>"
+
+    @property
+    def truth(self) -> str:
+        """The LLVM type of a vector of truth values."""
+        return f"<{self.width} x i1>"
+
+    def number(self, value: float) -> str:
+        """A constant, rounded to the precision."""
+        if self.precision == "float32":
+            value = struct.unpack("<f", struct.pack("<f", value))[0]
+        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+    def constant(self, value: float) -> str:
+        """A vector of one constant."""
+        return f"<{', '.join([f'{self.scalar} {self.number(value)}'] * self.width)}>"
+
+    def splat(self, out: Lines, value: str, kind: str) -> str:
+        """A vector of one value of an LLVM type."""
+        one = out.emit(f"insertelement <{self.width} x {kind}> poison, {kind} {value}, i64 0")
+        zero = f"<{self.width} x i32> zeroinitializer"
+        return out.emit(
+            f"shufflevector <{self.width} x {kind}> {one}, <{self.width} x {kind}> poison, {zero}"
+        )
+
+    def operation(self, out: Lines, op: str, arguments: list[str], note: str = "") -> str:
+        """One operation of a formula on vectors."""
+        v = self.vector
+        if op in _PLAIN:
+            return out.emit(f"{_PLAIN[op]} {v} {arguments[0]}, {arguments[1]}", note)
+        if op in _COMPARE:
+            return out.emit(f"fcmp {_COMPARE[op]} {v} {arguments[0]}, {arguments[1]}", note)
+        if op == "neg":
+            return out.emit(f"fneg {v} {arguments[0]}", note)
+        if op == "where":
+            return out.emit(
+                f"select {self.truth} {arguments[0]}, {v} {arguments[1]}, {v} {arguments[2]}", note
+            )
+        if op == "sign":  # x itself where it is zero or NaN
+            below = out.emit(f"fcmp olt {v} {arguments[0]}, {self.constant(0)}")
+            above = out.emit(f"fcmp ogt {v} {arguments[0]}, {self.constant(0)}")
+            kept = out.emit(f"select {self.truth} {below}, {v} {self.constant(-1)}, {v} {arguments[0]}")
+            return out.emit(f"select {self.truth} {above}, {v} {self.constant(1)}, {v} {kept}", note)
+        name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
+        return out.call(name, v, *((v, a) for a in arguments), note=note)
+
+    def load(self, out: Lines, at: str, dtype: str, mask: str | None) -> str:
+        """A vector of elements of a storage type, in the precision of the arithmetic."""
+        kind = f"<{self.width} x {STORAGE[dtype]}>"
+        if mask is None:
+            value = out.emit(f"load {kind}, ptr {at}, align {SIZES[dtype]}")
+        else:
+            name = f"llvm.masked.load.v{self.width}{_SHORT[dtype]}.p0"
+            size, zeros = ("i32", str(SIZES[dtype])), (kind, "zeroinitializer")
+            value = out.call(name, kind, ("ptr", at), size, (self.truth, mask), zeros)
+        return self._computed(out, value, dtype)
+
+    def load_one(self, out: Lines, at: str, dtype: str) -> str:
+        """One element, in every lane."""
+        value = out.emit(f"load {STORAGE[dtype]}, ptr {at}, align {SIZES[dtype]}")
+        return self._computed(out, self.splat(out, value, STORAGE[dtype]), dtype)
+
+    def _computed(self, out: Lines, value: str, dtype: str) -> str:
+        kind = f"<{self.width} x {STORAGE[dtype]}>"
+        if dtype == "float16":
+            return out.emit(f"fpext {kind} {value} to {self.vector}")
+        if dtype == "bfloat16":
+            ints = f"<{self.width} x i32>"
+            wide = out.emit(f"zext {kind} {value} to {ints}")
+            high = out.emit(f"shl {ints} {wide}, {self._integers(16)}")
+            return out.emit(f"bitcast {ints} {high} to {self.vector}")
+        if dtype != self.precision:
+            return out.emit(f"{'fptrunc' if dtype == 'float64' else 'fpext'} {kind} {value} to {self.vector}")
+        return value
+
+    def widen(self, out: Lines, value: str) -> str:
+        """A vector of the arithmetic in float64."""
+        if self.precision == "float64":
+            return value
+        return out.emit(f"fpext {self.vector} {value} to {self.wide}")
+
+    def store(self, out: Lines, value: str, at: str, dtype: str, mask: str | None) -> None:
+        """Write a vector of the arithmetic as elements of a storage type."""
+        kind = f"<{self.width} x {STORAGE[dtype]}>"
+        if dtype == "bfloat16":
+            value = self._round_to_bfloat16(out, value, kind)
+        elif dtype != self.precision:
+            step = "fpext" if dtype == "float64" else "fptrunc"
+            value = out.emit(f"{step} {self.vector} {value} to {kind}")
+        self.put(out, value, at, dtype, mask)
+
+    def put(self, out: Lines, value: str, at: str, dtype: str, mask: str | None) -> None:
+        """Write a vector that is of the storage type already."""
+        kind = f"<{self.width} x {STORAGE[dtype]}>"
+        if mask is None:
+            out.lines.append(f"  store {kind} {value}, ptr {at}, align {SIZES[dtype]}")
+            return
+        name = f"llvm.masked.store.v{self.width}{_SHORT[dtype]}.p0"
+        out.declared[name] = f"declare void @{name}({kind}, ptr, i32, {self.truth})"
+        out.lines.append(
+            f"  call void @{name}({kind} {value}, ptr {at}, i32 {SIZES[dtype]}, {self.truth} {mask})"
+        )
+
+    def _round_to_bfloat16(self, out: Lines, value: str, kind: str) -> str:
+        """To nearest, ties to even; on integers because the hardware's instruction flushes denormals."""
+        ints = f"<{self.width} x i32>"
+        bits = out.emit(f"bitcast {self.vector} {value} to {ints}")
+        odd = out.emit(f"lshr {ints} {bits}, {self._integers(16)}")
+        odd = out.emit(f"and {ints} {odd}, {self._integers(1)}")
+        bias = out.emit(f"add {ints} {odd}, {self._integers(0x7FFF)}")
+        rounded = out.emit(f"add {ints} {bits}, {bias}")
+        quiet = out.emit(f"or {ints} {bits}, {self._integers(0x400000)}")
+        nan = out.emit(f"fcmp uno {self.vector} {value}, {value}")
+        chosen = out.emit(f"select {self.truth} {nan}, {ints} {quiet}, {ints} {rounded}")
+        high = out.emit(f"lshr {ints} {chosen}, {self._integers(16)}")
+        return out.emit(f"trunc {ints} {high} to {kind}")
+
+    def _integers(self, value: int) -> str:
+        return f"<{', '.join([f'i32 {value}'] * self.width)}>"
