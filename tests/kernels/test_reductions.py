@@ -205,5 +205,25 @@ def test_a_tensor_that_takes_no_part_is_neither_summed_nor_written():
 def test_the_torch_back_end_sums_in_float64():
     program = stage(rule_of(many_sums))
     x = torch.full((1 << 12,), 1e30)
-    _, sums = torch_ops.run_pass(program, 0, program.scalars(1, 1e-2)[0], {"p": x, "g": x, "m": x})
-    assert all(np.isfinite(sums))
+    row = program.scalars(1, 1e-2)[0]
+    _, sums = torch_ops.run_pass(program, 0, row, {"p": x, "g": x, "m": x}, {})
+    assert sums
+    assert all(torch.isfinite(value) for value in sums.values())
+
+
+@pytest.mark.parametrize("rule", [factored, by_rows, lamb_like, many_sums], ids=lambda r: r.__name__)
+def test_the_torch_back_end_follows_the_kernels_pass_by_pass(rule):
+    tensors = start_matrices(rule, torch.float64, ((6, 9),))
+    program = stage(rule_of(rule))
+    hypers = [h.default for h in program.rule.hypers]
+    operands = {w: x[0].clone() for w, x in tensors.items()}
+    vectors, known = {}, []
+    for k, one in enumerate(program.passes):
+        row, _ = one.scalars(2.0, *hypers, *known)
+        new, sums = torch_ops.run_pass(program, k, row, operands, vectors)
+        operands |= new
+        vectors |= {n: x for n, x in sums.items() if x.dim()}
+        known += [float(x) for x in sums.values() if not x.dim()]
+    by_passes(rule, tensors, t=2)
+    for word, x in operands.items():
+        assert torch.allclose(x, tensors[word][0], rtol=1e-12, atol=1e-14), word

@@ -25,8 +25,8 @@ class Rewriter:
     """Rewrites the expressions of a rule.
 
     `domains` says of each name that is no scalar whether it is one number an "element", or one of the
-    "rows" or "columns" of a matrix. The nodes in `whole` stay nodes of their own: a later pass reads them from
-    memory.
+    "rows" or "columns" of a matrix. The nodes in `whole` stay nodes of their own, so that a later pass can
+    read them from memory.
     """
 
     def __init__(self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset()) -> None:

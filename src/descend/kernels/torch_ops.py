@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..formula import Program
-from ..formula.nodes import ARITHMETIC, COMPARISON, Node, text
+from ..formula.nodes import ARITHMETIC, COMPARISON, Node, scope, text
 
 NAME = "torch"
 
@@ -25,12 +25,16 @@ def source(program: Program) -> str:
 def _pass_source(program: Program, number: int) -> str:
     one = program.passes[number]
     names: dict[Node, str] = {n: f"_s[{i}]" for n, i in one.row_index.items()}
-    lines = [f"def pass_{number}({', '.join(['_s', *one.reads])}):"]
+    names |= {n: f"_vector{program.vectors.index(n)}" for n in one.vectors}
+    taken = ["_s", *one.reads, *(names[n] for n in one.vectors)]
+    lines = [f"def pass_{number}({', '.join(taken)}):"]
     for n in one.body:
-        lines.append(f"    {program.labels[n]} = {_expression(n, names, one.reads[0])}")
+        lines.append(f"    {program.labels[n]} = {_expression(n, names, taken[1])}")
         names[n] = program.labels[n]
     written = "".join(f"{text(n, names)}, " for n in one.written.values())
-    sums = "".join(f"{n.op.split('_')[0]}({text(x, names)}), " for n, x in one.reductions.items())
+    sums = "".join(
+        f'{n.op.split("_")[0]}({text(x, names)}, "{scope(n)}"), ' for n, x in one.reductions.items()
+    )
     return "\n".join([*lines, f"    return ({written}), ({sums})"])
 
 
@@ -43,22 +47,35 @@ def functions(program: Program) -> list[Any]:
 
 
 def step(
-    program: Program, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor], number: int = 0
+    program: Program, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """One pass: new values as new tensors of the operands' dtypes; half types compute in float32."""
-    return run_pass(program, number, row, operands)[0]
+    """A program of one pass: new values as new tensors of the operands' dtypes."""
+    return run_pass(program, 0, row, operands, {})[0]
 
 
 def run_pass(
-    program: Program, number: int, row: tuple[Any, ...], operands: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], list[float]]:
-    """One pass: the new values, and what it sums up over this tensor, in float64."""
+    program: Program,
+    number: int,
+    row: tuple[Any, ...],
+    operands: Mapping[str, torch.Tensor],
+    vectors: Mapping[Node, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[Node, torch.Tensor]]:
+    """One pass: the new values of what it writes, and its reductions, in float64.
+
+    Half types compute in float32. `vectors` are the sums by row [..., rows, 1] and column [..., 1, columns]
+    of the passes before; a mean over all tensors comes back as this tensor's sum.
+    """
     one = program.passes[number]
-    wide = (operands[word] for word in one.reads)
-    half = (torch.float16, torch.bfloat16)
-    result, sums = functions(program)[number](row, *(x.float() if x.dtype in half else x for x in wide))
+    exact = operands["p"].dtype in (torch.float64, torch.complex128)
+    wide = [_computed(operands[word]) for word in one.reads]
+    wide += [vectors[n] if exact else vectors[n].float() for n in one.vectors]
+    result, sums = functions(program)[number](row, *wide)
     new = {word: value.to(operands[word].dtype) for word, value in zip(one.written, result, strict=True)}
-    return new, [float(x) for x in sums]
+    return new, dict(zip(one.reductions, sums, strict=True))
+
+
+def _computed(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _expression(n: Node, names: dict[Node, str], like: str) -> str:
@@ -108,12 +125,21 @@ def _sign(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
-def _sum(x: torch.Tensor) -> torch.Tensor:
-    return x.sum(dtype=torch.float64)
+_OVER: dict[str, dict[str, Any]] = {"rows": {"dim": -1, "keepdim": True}, "columns": {"dim": -2, "keepdim": True}}
 
 
-def _max(x: torch.Tensor) -> torch.Tensor:
-    return x.max() if x.numel() else torch.tensor(float("-inf"))
+def _sum(x: torch.Tensor, over: str) -> torch.Tensor:
+    return x.double().sum(**_OVER.get(over, {}))
+
+
+def _mean(x: torch.Tensor, over: str) -> torch.Tensor:
+    return _sum(x, over) if over == "global" else x.double().mean(**_OVER.get(over, {}))
+
+
+def _max(x: torch.Tensor, over: str) -> torch.Tensor:
+    if x.numel() == 0:
+        return torch.tensor(float("-inf"), dtype=torch.float64, device=x.device)
+    return x.double().amax(**_OVER.get(over, {}))
 
 
 _WORDS = {
@@ -123,6 +149,6 @@ _WORDS = {
     "fma": _fma,
     "where": _where,
     "sum": _sum,
-    "mean": _sum,
+    "mean": _mean,
     "max": _max,
 }
