@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from descend import record, report
 from descend.cli import main
@@ -24,6 +25,7 @@ Command = Any
 SHORT = "fit iris --model softmax --epochs 3 --seed 1"
 OWN = """
 import torch
+from safetensors.torch import load_file, save_file
 
 def make():
     torch.manual_seed(0)
@@ -135,6 +137,12 @@ def test_predictions_of_numbers_are_in_their_own_unit(descend: Command, tmp_path
     header, *values = said.out.splitlines()
     assert header == "prediction"
     assert [float(v) for v in values] == pytest.approx([1500, 5500], rel=0.02)
+
+    best = tmp_path / "r" / "best.safetensors"
+    save_file({name: torch.zeros_like(value) for name, value in load_file(best).items()}, best)
+    constant = [float(line) for line in descend("predict r new.csv").out.splitlines()[1:]]
+    assert constant[0] == constant[1] == pytest.approx(3475, rel=0.1)  # the mean of the training part
+    assert descend("predict r new.csv --last").out == said.out
 
 
 def test_minimize_says_where_it_came_to(descend: Command, tmp_path: Path) -> None:
