@@ -35,6 +35,7 @@ class ASAM(SAM):
 
     >>> import torch
     >>> model = torch.nn.Linear(2, 1)
+    >>> _ = torch.nn.init.ones_(model.weight)
     >>> opt = ASAM(torch.optim.SGD(model.named_parameters(), lr=0.1), rho=0.5)
     >>> x, y = torch.ones(4, 2), torch.zeros(4, 1)
     >>> def closure():

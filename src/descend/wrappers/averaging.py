@@ -41,6 +41,7 @@ class Averaging(Swapping):
                 dtype = averaging_dtype(p)
                 self.kept[p]["average"] = p.detach().to(dtype, copy=True, memory_format=torch.preserve_format)
 
+    # buffers start as the first step finds them: after one forward pass
     def _live_buffers(self) -> dict[str, Tensor]:
         return {} if self._model is None else dict(self._model.named_buffers())
 

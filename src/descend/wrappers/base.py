@@ -100,7 +100,7 @@ class Wrapper(Optimizer):
             number = float(value)
         except (TypeError, ValueError):
             raise UsageError(f"{name} must be a number in {hyper.allowed}, got {value!r}") from None
-        if isinstance(value, bool) or (whole and number != int(number)):
+        if isinstance(value, bool) or (whole and number % 1 != 0):
             raise UsageError(f"{name} must be a whole number in {hyper.allowed}, got {value!r}")
         Hyper(hyper.default, hyper.allowed, name=name).check(number)
         return int(number) if whole else number
