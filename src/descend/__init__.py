@@ -32,6 +32,7 @@ from .optim import (
 
 if TYPE_CHECKING:
     from .descent import fit, minimize
+    from .functional import Stepper
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _LAZY = {
     "rules": "rules",
     "formula": "formula",
     "functional": "functional",
+    "Stepper": "functional",
     "kernels": "kernels",
     "data": "data",
     "models": "models",
@@ -72,6 +74,7 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "SparseAdam",
+    "Stepper",
     "StorageError",
     "UsageError",
     "fit",

@@ -98,11 +98,12 @@ def optimizer(rule: str | Rule | Callable[..., Any], *, decay: str | None = None
 
         if rule in CLASSES:
             return CLASSES[rule]
-    return _class_of(rules.get(rule) if isinstance(rule, str) else rule, decay)
+    return class_of(rules.get(rule) if isinstance(rule, str) else rule, decay)
 
 
 @cache
-def _class_of(given: Rule | Callable[..., Any], decay: str | None) -> type[RuleOptimizer]:
+def class_of(given: Rule | Callable[..., Any], decay: str | None = None) -> type[RuleOptimizer]:
+    """The class that takes a rule's hyper-parameters by their names; one and the same for one rule."""
     found = rule_of(given)
     if decay is not None:
         found = joined(DECAYS[decay], found)
