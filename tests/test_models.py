@@ -170,6 +170,8 @@ def test_a_custom_task_has_no_loss_of_its_own() -> None:
 def test_metrics() -> None:
     accuracy = models.metrics_for("classification")["accuracy"]
     assert accuracy(torch.tensor([[2.0, 1], [0, 1], [3, 1]]), torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
+    binary = models.metrics_for("binary")["accuracy"]
+    assert binary(torch.tensor([0.2, -0.2, 0.8, -3.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])) == 0.75
     recipe = {"target": {"std": [10.0]}}
     outputs, targets = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.3], [1.4]])
     metrics = models.metrics_for("regression", recipe)

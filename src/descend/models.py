@@ -101,7 +101,7 @@ def mlp(
 def cnn(
     data: Data,
     *,
-    channels: Sequence[int] = (32, 64),
+    channels: Sequence[int] = (16, 32),
     kernel: int = 3,
     hidden: int = 0,
     activation: str = "relu",

@@ -221,6 +221,9 @@ def test_the_fingerprint_follows_content_and_split() -> None:
     }
     assert len(prints) == 4
     assert load((torch.from_numpy(X), LABELS), validation=0.2).fingerprint in prints
+    flat = np.arange(48, dtype=np.float32)
+    shapes = [flat.reshape(12, 4), flat.reshape(12, 2, 2), flat.reshape(12, 1, 4)]
+    assert len({load((x, LABELS[:12])).fingerprint for x in shapes}) == 3
 
 
 @pytest.mark.parametrize("source", [42, None, [X], (X, LABELS, X), {"X": X}])

@@ -190,6 +190,7 @@ def csv(folder: Path, text: str) -> Path:
         ("a,y\n1,2\n2,inf\n3,4\n", "y", r"column 'y', row 2 .*the target is inf"),
         ("a,y\n1,2\n2,3\ntwo,4\n5,7\n", "y", r"column 'a', row 3 \(line 4\): 'two' is no number"),
         ("a,y\n1,2\n2,3\n4,four\n5,7\n", "y", r"column 'y', row 3 \(line 4\): 'four' is no number"),
+        ('a,y\n1,"2"\n"2\n",3\n"two\n",4\n5,7\n', "y", r"column 'a', row 3 \(line 5\)"),
         ("a,y\n1,2\ninf,3\n4,5\n", "y", r"column 'a', row 2 \(line 3\): the value is infinite"),
         (
             "a,y\n2020-01-01,2\n2020-02-30,3\n2020-03-01,4\n",

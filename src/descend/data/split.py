@@ -63,7 +63,7 @@ def _stratified(
     labels: Indices, wanted: int, fraction: float, random: np.random.RandomState
 ) -> NDArray[np.int64]:
     sizes = np.bincount(labels)
-    exact = np.where(sizes > 1, sizes * fraction, 0.0)
+    exact = sizes * fraction
     room = np.maximum(sizes - 1, 0)
     take = np.minimum(np.floor(exact).astype(np.int64), room)
     for c in np.argsort(-(exact - take), kind="stable"):

@@ -39,8 +39,6 @@ def decode_bytes(raw: bytes, name: str, encoding: str | None) -> str:
                 f"use one such as {', '.join(ENCODINGS[:11])}"
             ) from None
     taken = encoding or _marked(raw) or "utf-8"
-    if taken.lower().replace("_", "-") in ("utf-8", "utf8"):
-        taken = "utf-8-sig"
     try:
         text = raw.decode(taken)
     except UnicodeDecodeError as error:
