@@ -65,6 +65,14 @@ def test_a_base_wrapped_twice_is_refused() -> None:
     SAM(one)  # another wrapper may
 
 
+def test_a_base_that_asam_refused_is_as_before() -> None:
+    model = torch.nn.Linear(2, 1)
+    one = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UsageError, match="named_parameters"):
+        ASAM(one)
+    ASAM(one, model=model)
+
+
 def test_first_step_twice_is_refused() -> None:
     problem = Problem()
     opt = SAM(torch.optim.SGD(problem.params, lr=0.1))

@@ -53,7 +53,6 @@ class Accumulate(Wrapper):
     tag = "accumulate"
     hypers: ClassVar = {"every": Hyper(2, "[1, inf)", "batches in a window")}
     counts: ClassVar = {"batches": 0, "samples": 0.0, "first": 1.0, "counted": 0}
-    shared = frozenset(counts)
     tensors = ("sum",)
 
     def __init__(self, base: Optimizer, every: int) -> None:

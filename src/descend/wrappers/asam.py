@@ -63,9 +63,9 @@ class ASAM(SAM):
     ) -> None:
         self._model_names = {} if model is None else {p: name for name, p in model.named_parameters()}
         self._scaled: dict[Tensor, bool] = {}
-        super(SAM, self).__init__(base, rho=rho, eta=eta)
-        for group in self.param_groups:
+        for group in getattr(base, "param_groups", []):  # a base that is refused stays as it was
             self._name(group)
+        super(SAM, self).__init__(base, rho=rho, eta=eta)
 
     def _name(self, group: dict[str, Any]) -> None:
         names = group.get("param_names") or [self._model_names.get(p) for p in group["params"]]

@@ -41,11 +41,11 @@ class Averaging(Swapping):
                 dtype = averaging_dtype(p)
                 self.kept[p]["average"] = p.detach().to(dtype, copy=True, memory_format=torch.preserve_format)
 
-    # buffers start as the first step finds them: after one forward pass
     def _live_buffers(self) -> dict[str, Tensor]:
         return {} if self._model is None else dict(self._model.named_buffers())
 
     def _start_buffers(self) -> None:
+        """As the first step finds them: after one forward pass."""
         for name, buffer in self._live_buffers().items():
             if name not in self._buffers:
                 self._buffers[name] = buffer.detach().to(averaging_dtype(buffer), copy=True)

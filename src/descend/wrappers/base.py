@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,8 +33,7 @@ class Wrapper(Optimizer):
     tag: str
     hypers: ClassVar[Mapping[str, Hyper]] = {}
     counts: ClassVar[Mapping[str, float]] = {}
-    shared: ClassVar[frozenset[str]] = frozenset()
-    """The counts that all groups have in common."""
+    """What is counted, by group; what all groups have in common is read from the first."""
     tensors: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, base: Optimizer, **values: float) -> None:
@@ -102,17 +102,15 @@ class Wrapper(Optimizer):
             raise UsageError(f"{name} must be a number in {hyper.allowed}, got {value!r}") from None
         if isinstance(value, bool) or (whole and number % 1 != 0):
             raise UsageError(f"{name} must be a whole number in {hyper.allowed}, got {value!r}")
-        Hyper(hyper.default, hyper.allowed, name=name).check(number)
+        replace(hyper, name=name).check(number)
         return int(number) if whole else number
 
     def _join(self, group: dict[str, Any], given: Mapping[str, Any]) -> None:
-        first = self.param_groups[0]
         for name in self.hypers:
             key = f"{self.tag}_{name}"
             group[key] = self._checked(name, given[key]) if key in given else self._values[name]
         for name, start in self.counts.items():
-            key = f"{self.tag}_{name}"
-            group[key] = first.get(key, start) if name in self.shared else start
+            group[f"{self.tag}_{name}"] = start
 
     def _get(self, name: str, group: Mapping[str, Any] | None = None) -> Any:
         return (group or self.param_groups[0])[f"{self.tag}_{name}"]

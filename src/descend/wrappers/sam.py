@@ -61,7 +61,6 @@ class SAM(Wrapper):
     tag = "sam"
     hypers: ClassVar = {"rho": Hyper(0.05, "[0, inf)", "radius of the neighbourhood")}
     counts: ClassVar = {"perturbed": 0}
-    shared = frozenset({"perturbed"})
     tensors = ("saved",)
     floor: ClassVar[float] = 1e-12
 

@@ -83,7 +83,6 @@ class ScheduleFree(Wrapper):
         "weight_lr_power": Hyper(2.0, "[0, inf)", "power of the learning rate in the average's weights"),
     }
     counts: ClassVar = {"steps": 0, "weight_sum": 0.0, "lr_max": 0.0, "evaluating": 0}
-    shared = frozenset({"evaluating"})
     tensors = ("x", "z")
 
     def __init__(
