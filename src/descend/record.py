@@ -29,6 +29,8 @@ else:
     import tomli as tomllib
 
 HISTORY = "history.jsonl"
+_FLUSHED = 0.5  # seconds that a row may wait before readers see it
+_STRICT = json.JSONEncoder(allow_nan=False)
 _STALE = 3600.0  # seconds after which an unfinished staging directory belongs to a killed process
 
 
@@ -119,9 +121,9 @@ def numbers(value: Any) -> Any:
 def line(row: Mapping[str, Any]) -> bytes:
     """One line of the history. Python writes a float with the digits that read back to the same bits."""
     try:
-        return (json.dumps(row, allow_nan=False) + "\n").encode()
+        return (_STRICT.encode(row) + "\n").encode()
     except ValueError:
-        return (json.dumps(plain(row)) + "\n").encode()
+        return (_STRICT.encode(plain(row)) + "\n").encode()
 
 
 def pretty(value: Any) -> bytes:
@@ -182,6 +184,7 @@ class RunDirectory:
             self._lock.release()
             raise
         self.length = self._history.tell()
+        self._flushed = 0.0
 
     @classmethod
     def create(
@@ -245,16 +248,20 @@ class RunDirectory:
         return cls(directory)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a line to the history, at once visible to readers."""
+        """Adds a line to the history; readers see it within half a second of work."""
         content = line(row)
+        now = time.monotonic()
         with storing(self.path / HISTORY):
             self._history.write(content)
-            self._history.flush()
+            if now - self._flushed > _FLUSHED:
+                self._history.flush()
+                self._flushed = now
         self.length += len(content)
 
     def sync(self) -> None:
         """Makes the history durable."""
         with storing(self.path / HISTORY):
+            self._history.flush()
             os.fsync(self._history.fileno())
 
     def truncate(self, length: int) -> None:
@@ -268,6 +275,7 @@ class RunDirectory:
                 f"{self.path / HISTORY}: damaged: {self.length} bytes long, the checkpoint needs {length}"
             )
         with storing(self.path / HISTORY):
+            self._history.flush()
             self._history.truncate(length)
             self._history.seek(0, os.SEEK_END)
         self.length = length

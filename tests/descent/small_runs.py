@@ -47,7 +47,11 @@ class Noisy(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(1)
             self.body = nn.Sequential(
-                nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, CLASSES)
+                nn.Linear(FEATURES, 16),
+                nn.BatchNorm1d(16),
+                nn.ReLU(),
+                nn.Dropout(0.2),
+                nn.Linear(16, CLASSES),
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,7 +102,7 @@ def begin(kind: str, out: Path | None, every: int | str = 25) -> Descent:
         )
     if kind == "loader":
         return prepare(
-            **again(kind), rule="torch.optim.AdamW", epochs=50, seed=3, out=out, checkpoint_every=every
+            **again(kind), rule="torch.optim.AdamW", epochs=30, seed=3, out=out, checkpoint_every=every
         )
     if kind == "plateau":
         return prepare(
@@ -122,7 +126,7 @@ def begin(kind: str, out: Path | None, every: int | str = 25) -> Descent:
         rule="momentum",
         lr=0.02,
         batch=16,
-        epochs=50,
+        epochs=24,
         schedule={"lr": "warmup(cosine, steps=10%)", "momentum": "one-cycle(0.85, start=0.95, end=0.95)"},
         log_every=3,
         seed=2,
@@ -135,7 +139,7 @@ KINDS = ("momentum", "plateau", "loader", "function")
 
 
 def kill_at(number: int) -> None:
-    """Makes this process kill itself, as SIGKILL does, just before one of its calls that decide about durability."""
+    """Makes this process kill itself just before one of its calls that decide about durability."""
     calls = 0
 
     def wrapped(function):

@@ -136,9 +136,10 @@ def test_a_full_disk_loses_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written(path, content)
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="resume the run") as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_synced", full)
-        run(begin("momentum", tmp_path / "run"))
+        with pytest.raises(StorageError, match="resume the run") as caught:
+            run(begin("momentum", tmp_path / "run"))
     assert caught.value.exit_code == 5
     resume(tmp_path / "run", **again("momentum"))
     assert outcome(tmp_path / "run") == outcome(whole["momentum"])
@@ -159,9 +160,10 @@ def test_a_disk_full_of_history(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(self, row)
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="free some room"):
+    with monkeypatch.context() as patch:
         patch.setattr(record.RunDirectory, "append", full)
-        run(begin("momentum", tmp_path / "run"))
+        with pytest.raises(StorageError, match="free some room"):
+            run(begin("momentum", tmp_path / "run"))
     resume(tmp_path / "run", **again("momentum"))
     assert outcome(tmp_path / "run") == outcome(whole["momentum"])
 

@@ -55,7 +55,7 @@ def stop_table(stop: Stop) -> dict[str, Any]:
 
 
 def fit_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `prepare` that a run of `fit` was made with, every choice settled; without model and data."""
+    """The arguments of `prepare` that a run of `fit` was made with, without model and data."""
     rule, batch, stop = dict(config["rule"]), config["batch"], config["stop"]
     model = dict(config["model"])
     schedule = config.get("schedule")

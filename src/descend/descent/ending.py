@@ -59,31 +59,33 @@ def sentence(found: dict[str, Any], value: float) -> str:
         return f"the inputs or targets {where} are not finite: clean them; the weights are untouched"
     if found["what"] == "gradient":
         return f"the gradient became non-finite {where} while the loss is {value:.6g}; {rate}"
+    if math.isfinite(value) and value < 0:
+        return f"the value fell to {value:.3g} {where}: this function seems to have no lower bound"
     if math.isfinite(value):
         return f"the loss exploded to {value:.3g} {where}; {rate}"
     return f"the loss became {value} {where}; {rate}"
 
 
-def conclude(descent: Descent) -> dict[str, Any] | None:
-    """The last checks and the last evaluation; the row of history that they add, if any."""
+def conclude(descent: Descent, row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The last checks and the last evaluation; `row`, the last of the history, with what they found."""
     verdict, progress = descent.verdict, descent.progress
     assert verdict is not None
     if verdict.reason in ("diverged", "interrupted"):
-        return None
+        return row
     if not all_finite(descent.module.state_dict().values()):
         descent.diverged = diverged(descent, [], math.nan, finite=False)
         descent.verdict = Verdict("diverged", sentence(descent.diverged, math.nan))
-        return None
+        return row
     if progress.evaluated_step == progress.step:
-        return None
+        return row
     values = descent.evaluate()
-    if not values or progress.logged == progress.step:
-        return None
+    if not values:
+        return row
     watched = values["validation_loss"]
     if watched < progress.best_value:
         descent.keep_best(watched, values)
     running = progress.loss_sum / progress.loss_count if progress.loss_count else progress.train_loss
-    return {**descent.row(None), "train_loss": running, **values}
+    return {**(row or descent.row(None)), "train_loss": running, **values}
 
 
 def result(descent: Descent) -> Result:

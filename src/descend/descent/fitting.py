@@ -1,4 +1,4 @@
-"""`fit`: a model, data and a rule, by name or as objects; what is left out is chosen, and the choice recorded."""
+"""`fit`: a model, data and a rule, by name or as objects. What is left out is chosen, on record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .stopping import Stop
 from .stopping import target as target_of
 
 # About this many rows of history are logged, besides those of the epochs' ends.
-ROWS = 250
+ROWS = 200
 PATIENCE = 20
 CHECKPOINT_EVERY = "5 min"
 _USUAL = {"accumulate": 1, "shuffle": True, "drop_last": False, "clip_norm": None}

@@ -54,18 +54,22 @@ class FiniteCheck:
         dense = all(p.dtype in (torch.float32, torch.float64) for p in parameters)
         self._together = len(devices) == 1 and dense
         device = next(iter(devices))
-        self._flag = torch.zeros((), device=device)
-        self._one = torch.ones((), device=device)
+        self._flag = torch.zeros((), dtype=torch.float32, device=device)
+        self._one = torch.ones((), dtype=torch.float32, device=device)
 
     def __call__(self) -> bool:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if self._together and not any(g.is_sparse for g in gradients):
-            # What torch.amp.GradScaler runs, with a scale of 1: the gradients keep their bits.
-            torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._flag, self._one)
-            if self._flag.item() == 0.0:
-                return True
-            self._flag.zero_()
-            return False
+        if self._together:
+            try:
+                # What torch.amp.GradScaler runs, with a scale of 1: the gradients keep their bits.
+                torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._flag, self._one)
+            except RuntimeError:  # sparse gradients, which it does not take
+                self._together = False
+            else:
+                if self._flag.item() == 0.0:
+                    return True
+                self._flag.zero_()
+                return False
         return all_finite(gradients)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import signal as signals_of_system
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from .. import record
 from ..errors import DataError, UsageError
+from . import closures
 from .checkpoint import Every
 from .ending import conclude, diverged, result, sentence
 from .events import Event, Result
@@ -27,10 +27,6 @@ from .stopping import Stop, Verdict
 
 # A path keeps at most this many points: where it gets longer, every second one is dropped.
 PATH_POINTS = 1000
-
-
-class _Fault(Exception):
-    """A closure met a value that is not finite."""
 
 
 class Descent:
@@ -103,8 +99,7 @@ class Descent:
         self._started = 0.0
         self._ceiling = math.inf
         self._finite = FiniteCheck(self.parameters)
-        step_argument = inspect.signature(type(optimizer).step).parameters.get("closure")
-        self._needs_closure = step_argument is not None and step_argument.default is inspect.Parameter.empty
+        self._needs_closure = closures.needed(optimizer)
         # One step an epoch and nothing held out: the loss before an update is that of the weights as they
         # are.
         self._exact = objective.steps_per_epoch == 1 and getattr(objective, "validation", None) is None
@@ -172,37 +167,43 @@ class Descent:
         for notice in self.notices:
             yield self.event("notice", message=notice)
         self.verdict = self.stop.limit(self.progress.step, self.progress.epoch, self.seconds)
+        row: dict[str, Any] | None = None
         while self.verdict is None:
-            yield from self._epoch(signals)
+            row = yield from self._epoch(signals)
         step = self.progress.step
         if self.verdict.reason == "interrupted" and self.recorder.save(step, self._captured):
             yield self.event("checkpoint", message=f"saved at step {step:,}")
-        row = conclude(self)
+        row = conclude(self, row)
         if row is not None:
             yield self._logged(row, "epoch")
         self.result = result(self)
         yield self.event("stop", message=self.result.explanation)
 
-    def _epoch(self, signals: Signals) -> Iterator[Event]:
+    def _epoch(self, signals: Signals) -> Generator[Event, None, dict[str, Any] | None]:
+        """Runs to the end of the epoch or of the descent; returns the row that is still to be logged then."""
         progress, epoch = self.progress, self.progress.epoch
         step_limit = math.inf if self.stop.steps is None else self.stop.steps
-        deadline = math.inf if self.stop.minutes is None else 60.0 * self.stop.minutes
+        deadline, now = math.inf, time.monotonic
+        if self.stop.minutes is not None:
+            deadline = self._started + 60.0 * self.stop.minutes - progress.seconds
         for window in self.objective.windows(epoch, progress.position):
             row = self._update(window)
             kind = "step"
             if progress.position == self.objective.steps_per_epoch and self.verdict is None:
                 row, kind = self._epoch_ended(row), "epoch"
             if self.verdict is None:
-                if progress.step >= step_limit or self.seconds >= deadline:
+                if progress.step >= step_limit or now() >= deadline:
                     self.verdict = self.stop.limit(progress.step, progress.epoch, self.seconds)
                 elif signals.caught is not None:
                     self.signal = signals.caught
                     name = signals_of_system.Signals(self.signal).name
                     self.verdict = Verdict("interrupted", f"{name} was received, the step finished")
+            if self.verdict is not None and self.verdict.reason != "interrupted":
+                return row
             if row is not None:
                 yield self._logged(row, kind)
             if self.verdict is not None:
-                return
+                return None
             if self.recorder.due(progress) and self.recorder.save(progress.step, self._captured):
                 yield self.event("checkpoint", message=f"saved at step {progress.step:,}")
         if progress.epoch == epoch:
@@ -210,9 +211,10 @@ class Descent:
                 f"epoch {epoch + 1}: the data gave {progress.position} of "
                 f"{self.objective.steps_per_epoch} batches; their length must not change"
             )
+        return None
 
     def _update(self, window: list[Part]) -> dict[str, Any] | None:
-        """One step; the row of history where the step is logged. Values that are not finite set the verdict."""
+        """One step; its row of history where it is logged. Values that are not finite set the verdict."""
         progress = self.progress
         self.schedules.before(progress.step)
         logged = (progress.step + 1) % self.log_every == 0
@@ -238,8 +240,13 @@ class Descent:
         if self._exact and self._good_enough(value, norm):
             return None if progress.logged == progress.step else self.row(norm)
         try:
-            self._step(window, value)
-        except _Fault:
+            if self._needs_closure:
+                closures.step(
+                    self.optimizer, self.parameters, value, lambda: self._gradient(window)[0], self._finite
+                )
+            else:
+                self.optimizer.step()
+        except closures.NotFiniteError:
             self._diverge(window, math.nan, finite=False)
             return None
         self.schedules.after()
@@ -256,7 +263,7 @@ class Descent:
         self.verdict = Verdict("diverged", sentence(self.diverged, value))
 
     def _gradient(self, window: list[Part]) -> tuple[float, int]:
-        """Adds the gradient of the window's mean loss to `.grad`; that loss, and the number of its samples."""
+        """Adds the gradient of the window's mean loss to `.grad`; the loss, and the number of samples."""
         objective = self.objective
         if len(window) == 1:
             loss = objective.loss(window[0])
@@ -269,32 +276,6 @@ class Descent:
             loss.backward()  # type: ignore[no-untyped-call]
             value += loss.item()
         return value, total
-
-    def _step(self, window: list[Part], value: float) -> None:
-        if not self._needs_closure:
-            self.optimizer.step()
-            return
-        before = [p.detach().clone() for p in self.parameters]
-        asked = 0
-
-        def closure() -> Tensor:
-            nonlocal asked
-            asked += 1
-            found = value
-            if asked > 1:  # the first time the gradient is already there
-                self.optimizer.zero_grad()
-                found, _ = self._gradient(window)
-                if not (math.isfinite(found) and self._finite()):
-                    raise _Fault
-            return torch.tensor(found)
-
-        try:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
-        except _Fault:
-            with torch.no_grad():
-                for p, old in zip(self.parameters, before, strict=True):
-                    p.copy_(old)
-            raise
 
     def _good_enough(self, value: float, norm: float | None) -> bool:
         """Looks at the weights as they are, before an update that would change them."""

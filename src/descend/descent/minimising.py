@@ -1,4 +1,4 @@
-"""`minimize`: a function of tensors, a named surface or an expression, from a start to where the descent stops."""
+"""`minimize`: a function of tensors, a named surface or an expression, from a start to where it stops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def minimize(
     listener: Listener | None = None,
     **options: Any,
 ) -> Minimum:
-    """Descends a function, and says where it came to and why it stopped. Other arguments as in `prepare_minimum`.
+    """Descends a function; says where it came to and why it stopped. Other arguments as in `prepare_minimum`.
 
     Args:
         f: a function of tensors that gives a scalar tensor; the name of a surface (`surfaces.names()`); or an

@@ -1,7 +1,8 @@
-"""What is descended: the loss of a model on data, or a function of a point. The loop knows only this interface."""
+"""What is descended: the loss of a model on data, or a function of a point. The loop knows only that."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import LoaderSource, Source, TensorSource
-from ..data.batches import batches, count
+from ..data.batches import batches, count, order
 
 Part = tuple[Any, Any]
 Loss = Callable[[Any, Any], Tensor]
@@ -18,12 +19,12 @@ Metric = Callable[[Any, Any], float]
 
 # An epoch is gathered in pieces of at most this many bytes, and evaluated in batches of at most this many
 # samples.
-PIECE = 64 * 2**20
+PIECE = 2**20
 EVALUATED = 2048
 
 
 class Objective(Protocol):
-    """A loss, and the epochs of windows that it is descended on. A window is what one step takes: a list of parts.
+    """A loss, and the epochs of windows that it is descended on. A window is what a step takes: parts.
 
     Attributes:
         module: holds the parameters and buffers.
@@ -124,9 +125,9 @@ class DataObjective:
 
     def windows(self, epoch: int, start: int) -> Iterator[list[Part]]:
         parts = self._parts(epoch, start * self.accumulate)
-        if self.accumulate == 1:
-            yield from ([part] for part in parts)
-            return
+        return ([part] for part in parts) if self.accumulate == 1 else self._grouped(parts)
+
+    def _grouped(self, parts: Iterator[Part]) -> Iterator[list[Part]]:
         window: list[Part] = []
         for part in parts:
             window.append(part)
@@ -159,20 +160,20 @@ class DataObjective:
             if start == 0:
                 yield inputs, targets
             return
+        samples, size = len(source), self.batch
+        indices = order(self.seed, epoch, samples) if self.shuffle else torch.arange(samples)
+        last = samples - samples % size if self.drop_last else samples
         bytes_each = sum(t[:1].numel() * t.element_size() for t in (inputs, targets))
-        per_piece = max(1, PIECE // max(1, bytes_each * self.batch))
-        first = start // per_piece
-        indices = list(self._indices(epoch, first * per_piece))
-        for begin in range(0, len(indices), per_piece):
-            piece = torch.cat(indices[begin : begin + per_piece]).to(inputs.device)
+        per_piece = max(1, PIECE // max(1, bytes_each * size))
+        first = start // per_piece * per_piece
+        for begin in range(first * size, last, per_piece * size):
+            piece = indices[begin : min(begin + per_piece * size, last)].to(inputs.device)
             parts = zip(
-                torch.split(inputs.index_select(0, piece), self.batch),
-                torch.split(targets.index_select(0, piece), self.batch),
+                torch.split(inputs.index_select(0, piece), size),
+                torch.split(targets.index_select(0, piece), size),
                 strict=True,
             )
-            for number, part in enumerate(parts, first * per_piece + begin):
-                if number >= start:
-                    yield part
+            yield from itertools.islice(parts, max(0, start - begin // size), None)
 
     def size(self, part: Part) -> int:
         return len(part[1])
@@ -220,19 +221,6 @@ class DataObjective:
                 for name, metric in self.metrics.items():
                     found[f"validation_{name}"] = float(metric(whole, wanted))
         return found
-
-    def full_loss(self, limit: int | None = None) -> Tensor:
-        """The mean loss over all training samples (or the first `limit`), differentiable, in evaluation mode."""
-        total: Tensor | None = None
-        samples = 0
-        for part in self._all(self.train):
-            if limit is not None and samples >= limit:
-                break
-            term = self.loss(part) * len(part[1])
-            total = term if total is None else total + term
-            samples += len(part[1])
-        assert total is not None
-        return total / samples
 
     def full_gradient_norm(self) -> float | None:
         parameters = [p for p in self.module.parameters() if p.requires_grad]

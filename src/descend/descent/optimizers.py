@@ -83,8 +83,8 @@ def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
             return rule, f"torch.optim.{rule.__name__}"
         return rule, f"own:{getattr(rule, '__name__', type(rule).__name__)}"
     raise UsageError(
-        f"rule {rule!r}: give a name of `descend rules`, a torch.optim.Optimizer, or a function that makes one "
-        "from parameters"
+        f"rule {rule!r}: give a name of `descend rules`, a torch.optim.Optimizer, or a function that makes "
+        "one from parameters"
     )
 
 

@@ -98,7 +98,7 @@ class Problem:
         if not value.requires_grad:
             raise UsageError(f"{self.name} does not depend on its point through torch: nothing to descend on")
         if not bool(torch.isfinite(value)):
-            raise UsageError(f"{self.name} is {float(value)} at the start: start where it is finite")
+            raise UsageError(f"{self.name} is {value.item()} at the start: start where it is finite")
 
 
 def problem(f: str | Callable[..., Any], x0: Start | None) -> Problem:

@@ -1,4 +1,4 @@
-"""A learning rate for a function that nobody gave one for: measured at the start, with the reason in words."""
+"""A learning rate for a function that nobody gave one for: measured at the start, the reason in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE = 0.05  # of the start's size, for rules whose step has a length of its o
 def default_rate(
     rule: Rule, hypers: Mapping[str, Any], objective: FunctionObjective
 ) -> tuple[float | None, str]:
-    """A learning rate for `rule` on `objective`, and why; None where the rule's own default is as good as any.
+    """A learning rate for `rule` on `objective`, and why; None where the rule's own default will do.
 
     Two first steps of the rule, on gradients of 1 and of 1000, show what kind it is. If the second is a
     thousand times as long, the step grows with the gradient, and half over the largest curvature is within

@@ -1,4 +1,4 @@
-"""Named test surfaces: functions of a point [..., n] that optimizers are tried on, with what is known of them.
+"""Named test surfaces: functions of a point [..., n] that optimizers are tried on, and what is known of them.
 
 Sources: Surjanovic and Bingham, "Virtual Library of Simulation Experiments"; Jamil and Yang (2013), "A
     literature
