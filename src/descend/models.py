@@ -116,8 +116,7 @@ def cnn(
     if len(shape) != 3:
         raise UsageError(
             f"model 'cnn' is for images [channels, height, width]; a sample has the shape "
-            f"{list(data.input_shape)}: "
-            "use 'mlp'"
+            f"{list(data.input_shape)}: use 'mlp'"
         )
     widths = _positive("channels", channels)
     _positive("kernel", [kernel])
@@ -268,8 +267,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.dim() != 2 or targets.dim() != 1 or len(outputs) != len(targets):
         raise UsageError(
             f"cross-entropy: the model gives {list(outputs.shape)} and the targets are "
-            f"{list(targets.shape)}; "
-            "give outputs [N, classes] and targets [N]"
+            f"{list(targets.shape)}; give outputs [N, classes] and targets [N]"
         )
     return F.cross_entropy(outputs, targets)
 

@@ -92,6 +92,13 @@ def test_the_separator_is_found(tmp_path: Path, separator: str) -> None:
     assert read(tmp_path, PLAIN.replace(",", "\t").encode(), name="t.tsv").features == ["a", "b=x", "b=z"]
 
 
+def test_decimal_commas_are_read_where_semicolons_separate(tmp_path: Path) -> None:
+    data = read(tmp_path, b"a;b;y\n1,5;-2,25;2\n2;3,5;3,5\n4,5;1;7\n")
+    assert data.features == ["a", "b"]
+    assert data.recipe["columns"][1]["mean"] == pytest.approx(0.75)
+    assert data.recipe["target"]["mean"] == [pytest.approx(12.5 / 3)]
+
+
 def test_utf_8_with_the_mark_is_read_when_named_too(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbf" + PLAIN.encode(), encoding="utf8").features[0] == "a"
 

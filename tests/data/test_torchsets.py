@@ -197,6 +197,8 @@ def test_loaders_keep_their_batches_and_cannot_be_split() -> None:
     assert data.train.batch(torch.tensor([0]), 0)[0].shape == (1, 3)
     with pytest.raises(UsageError, match=r"a DataLoader cannot be split"):
         load(DataLoader(Noisy(), batch_size=6), validation=0.2)
+    kept = DataLoader(Noisy(), batch_size=6, num_workers=1, persistent_workers=True)
+    assert any("persistent workers keep their random state" in n for n in load(kept).notices)
     held = load(DataLoader(Noisy(), batch_size=6), validation=DataLoader(Noisy(10), batch_size=5)).validation
     assert isinstance(held, LoaderSource)
     assert len(list(held.epoch(0))) == 2

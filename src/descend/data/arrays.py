@@ -159,8 +159,7 @@ def from_pair(pair: tuple[Any, Any], name: str, kind: str = "arrays", keep_integ
     if len(inputs) != len(values):
         raise DataError(
             f"{name}: {len(inputs)} inputs {list(inputs.shape)} and {len(values)} targets "
-            f"{list(values.shape)}; "
-            "give one target a sample, in the same order"
+            f"{list(values.shape)}; give one target a sample, in the same order"
         )
     if len(inputs) == 0:
         raise DataError(f"{name} has no samples: give at least one")

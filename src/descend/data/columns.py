@@ -216,9 +216,8 @@ def _notices(series: pd.Series[Any], recipe: dict[str, Any], asked: bool) -> lis
         )
     if recipe.get("rest"):
         notices.append(
-            f"column {name!r} has {recipe['distinct']} values: the {MOST_VALUES} most frequent have a "
-            "column each, "
-            "the rest share one"
+            f"column {name!r} has {recipe['distinct']} values: the {MOST_VALUES} most frequent "
+            "have a column each, the rest share one"
         )
     return notices
 

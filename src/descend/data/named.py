@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,20 +80,20 @@ def _local(name: str, *endings: str) -> Path | None:
 
 def _fetch(fetch: Callable[..., Any], name: str, wanted: str) -> Any:
     try:
-        return fetch(
-            FETCHED[name],
-            version=2 if name == "adult" else 1,
-            as_frame=name == "adult",
-            n_retries=1,
-            delay=0.1,
-        )
+        with warnings.catch_warnings():  # of a first attempt that failed: the error below says more
+            warnings.simplefilter("ignore")
+            return fetch(
+                FETCHED[name],
+                version=2 if name == "adult" else 1,
+                as_frame=name == "adult",
+                n_retries=1,
+                delay=0.1,
+            )
     except Exception as error:
         raise DataError(
-            f"{name!r} could not be fetched from openml.org ({type(error).__name__}: {error}). Without a "
-            "network: "
-            f"run sklearn.datasets.fetch_openml({FETCHED[name]!r}) where there is one and copy "
-            "~/scikit_learn_data, "
-            f"or put {wanted} into a folder and set {FOLDER_VARIABLE} to that folder"
+            f"{name!r} could not be fetched from openml.org ({type(error).__name__}: {error}). "
+            f"Without a network: run sklearn.datasets.fetch_openml({FETCHED[name]!r}) where there is one "
+            f"and copy ~/scikit_learn_data, or put {wanted} into a folder and set {FOLDER_VARIABLE} to it"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -153,6 +154,19 @@ def find_separator(text: str, name: str) -> str:
     return max(SEPARATORS, key=lambda s: (bare.count(s), -SEPARATORS.index(s)))
 
 
+def find_decimal(text: str, separator: str) -> str:
+    """The decimal mark: a comma where semicolons separate and numbers have commas and no points, else a point.
+
+    >>> find_decimal("a;b\\n1,5;2\\n", ";"), find_decimal("a;b\\n1.5;x,y\\n", ";")
+    (',', '.')
+    """
+    if separator != ";":
+        return "."
+    number = r"(^|;)\s*[+-]?\d+{}\d+\s*(;|$)"
+    commas, points = (re.search(number.format(mark), text, re.MULTILINE) for mark in (",", r"\."))
+    return "," if commas and not points else "."
+
+
 def check_rows(text: str, separator: str, name: str) -> tuple[list[str], array[int]]:
     """The header's names, and the line on which each row starts.
 
@@ -229,6 +243,7 @@ def read_text(path: Path, encoding: str | None) -> tuple[pd.DataFrame, array[int
     frame = pd.read_csv(
         io.StringIO(text),
         sep=separator,
+        decimal=find_decimal(text, separator),
         skipinitialspace=True,
         keep_default_na=False,
         na_values=list(MISSING),

@@ -25,8 +25,7 @@ def _refuse_iterable(dataset: object) -> None:
     if isinstance(dataset, IterableDataset):
         raise DataError(
             f"{type_name(dataset)} is an IterableDataset, whose samples have no numbers, so that an epoch "
-            "cannot be "
-            "shuffled or resumed exactly: give a Dataset with __len__ and __getitem__, or tensors"
+            "cannot be shuffled or resumed exactly: give a Dataset with __len__ and __getitem__, or tensors"
         )
 
 
@@ -132,6 +131,11 @@ def load_loader(loader: DataLoader[Any], name: str, options: Options) -> Data:
             "Dataset"
         )
     size = loader.batch_size
+    if loader.persistent_workers:
+        notices.append(
+            "the DataLoader's persistent workers keep their random state between epochs: where samples are "
+            "augmented at random, a resumed run differs; persistent_workers=False makes it exact"
+        )
     notices.append(
         f"the DataLoader makes its own batches{f' of {size}' if size else ''}; a batch argument has no effect"
     )
