@@ -155,7 +155,7 @@ def find_separator(text: str, name: str) -> str:
 
 
 def find_decimal(text: str, separator: str) -> str:
-    """The decimal mark: a comma where semicolons separate and numbers have commas and no points, else a point.
+    """The decimal mark: a comma where semicolons separate and no number has a point, else a point.
 
     >>> find_decimal("a;b\\n1,5;2\\n", ";"), find_decimal("a;b\\n1.5;x,y\\n", ";")
     (',', '.')
