@@ -10,9 +10,9 @@ def ascent(g):
     return g
 
 
-@rule(title="coupled weight decay", source="the gradient of weight_decay/2 * p**2, L2 regularisation")
+@rule(title="coupled weight decay", source="Hoerl and Kennard 1970, ridge regression")
 def coupled_decay(p, g, weight_decay=Hyper(0.0, "[0, inf)", "strength of the L2 penalty")):
-    """L2: the penalty's gradient joins the loss's and is averaged and scaled with it."""
+    """L2: the gradient of the penalty weight_decay/2 * p**2 joins the loss's, and is averaged with it."""
     g = g + weight_decay * p
     return g
 

@@ -137,8 +137,8 @@ def distances(
 def check_agreement(line: Line, dtype: torch.dtype, backend: str) -> None:
     """Assert that a step is within the limits of the reference's and of torch's, from equal state.
 
-    Torch's paths differ among themselves (its fused SGD is wrong in half types by thousands of ulps, its
-    for-loop rounds every intermediate to the half type); the nearest counts.
+    Torch's paths differ among themselves (its fused SGD leaves half-type elements where they are, pytorch
+    issue 191763; its for-loop rounds every intermediate to the half type); the nearest counts.
     """
     with torch_counts_in(dtype):
         found = distances(line, dtype, backend)

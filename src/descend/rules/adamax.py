@@ -7,7 +7,7 @@ Paper: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1
 Deviations: eps, which the paper does not have, is added to |g|, as in torch. The paper's u is u_inf here.
 Where it is zero (eps = 0 and every gradient zero) the step is zero, where the paper's formula is 0/0.
 torch: `Adamax`, the same, but NaN where u_inf is zero.
-optax: `adamax`, the same as torch, default lr none.
+optax: `adamax`, the same as torch; lr has no default.
 Keras: `Adamax` takes max(beta2 * u, |g|) and divides by u + eps, eps 1e-7, lr 1e-3.
 """
 

@@ -9,7 +9,7 @@ with lr, and that rule's step lr * (1 - beta) is this one's step lr.
 
 Paper: the momentum of Polyak 1964 as an average; in Kingma and Ba 2015, Algorithm 1, the line for m.
 Deviations: none; without the bias correction of Adam.
-torch: `SGD(momentum=beta, dampening=1 - beta)` is the same from the second step on; its first buffer is g.
+torch: `SGD(momentum=beta, dampening=beta)` is the same average, started at the first gradient instead of 0.
 optax: `trace` keeps the sum; the average is `ema(decay, debias=False)` followed by the scale -lr.
 Keras: has the sum only.
 """

@@ -8,7 +8,7 @@ algorithm"; without going back after a turn: iRprop- of Igel and Hüsken 2000, "
 Algorithm".
 Deviations: none from iRprop-: after a turn of sign the element rests for one step.
 torch: `Rprop`, the same, but a NaN gradient leaves p as it is; here p becomes NaN.
-optax: `rprop` goes by the same rule; default lr none.
+optax: `rprop` (0.2.8) makes every move one step late; lr has no default.
 Keras: has none.
 """
 

@@ -1,0 +1,111 @@
+"""Writes docs/rules/: one page for every rule, drawn from the rule itself.
+
+    python docs/build_rules.py
+
+A test fails when a page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from descend import modifiers, rules
+from descend.formula import Hyper, Rule, State
+
+FOLDER = Path(__file__).parent / "rules"
+PARTS = ("Paper", "Deviations", "torch", "optax", "Keras")
+FORMS = ("coupled_decay", "decoupled_decay", "independent_decay")
+
+
+def page(rule: Rule) -> str:
+    """The page of a rule in Markdown."""
+    text, notes = split(rule.doc)
+    summary, *rest = text
+    lines = [f"# {rule.title}", "", summary, "", "```python", rule.formula_text, "```", ""]
+    lines += [paragraph for part in rest for paragraph in (part, "")]
+    lines += ["| Hyper-parameter | Default | Allowed | What it is |", "|---|---|---|---|"]
+    lines += [f"| `{h.name}` | {h.default:g} | {allowed(h)} | {h.doc} |" for h in rule.hypers]
+    if rule.states:
+        lines += ["", "| State | In the state dict | Starts at | What it is |", "|---|---|---|---|"]
+        lines += [f"| `{s.name}` | `{s.key}` | {first(s)} | {s.doc}{kind(s)} |" for s in rule.states]
+    lines += [""]
+    lines += [f"**{part}.** {said}\n" for part, said in notes.items()]
+    lines += [
+        f"`descend show {rule.name}` prints what becomes of the formula on a machine. [All rules](index.md)"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def split(doc: str) -> tuple[list[str], dict[str, str]]:
+    """A rule's docstring as its paragraphs and its notes (paper, deviations, libraries)."""
+    doc = doc.replace("*", "\\*")  # a power in prose is no emphasis
+    head, notes = re.split(r"\n\n(?=Paper:)", doc.strip(), maxsplit=1)
+    marks = "|".join(PARTS)
+    pieces = re.split(rf"^({marks}): ", notes, flags=re.MULTILINE)[1:]
+    said = dict(zip(pieces[::2], (" ".join(piece.split()) for piece in pieces[1::2]), strict=True))
+    return [" ".join(part.split()) for part in head.split("\n\n")], said
+
+
+def allowed(h: Hyper) -> str:
+    """The range of a hyper-parameter; where a value is allowed but makes no sense, both."""
+    return h.allowed if h.sensible is None else f"{h.allowed}; sensible: {h.sensible}"
+
+
+def first(s: State) -> str:
+    """What a state starts at."""
+    return f"`{s.init}`" if isinstance(s.init, str) else f"{s.init:g}"
+
+
+def kind(s: State) -> str:
+    """A word for a state that is one number for the whole parameter."""
+    return " (one number for the whole parameter)" if s.scalar else ""
+
+
+def index() -> str:
+    """The page that lists them all."""
+    lines = [
+        "# The update rules",
+        "",
+        "One file each in `src/descend/rules`; every page here is drawn from its file. States are the values",
+        "kept beside every element of a parameter.",
+        "",
+        "| Rule | Name | What it does | States | torch |",
+        "|---|---|---|---|---|",
+    ]
+    for name in rules.names():
+        rule = rules.get(name)
+        summary, torch = rule.summary, split(rule.doc)[1]["torch"]
+        known = re.match(r"`([^`]+)`", torch)
+        states = sum(not s.scalar for s in rule.states)
+        theirs = f"`{known[1]}`" if known else "–"
+        lines.append(f"| [{rule.title}]({name}.md) | `{name}` | {summary} | {states} | {theirs} |")
+    lines += ["", "## Weight decay", ""]
+    lines += ["Small formulas that stand before a rule, in three forms:", ""]
+    for form in FORMS:
+        found = getattr(modifiers, form)
+        said = found.doc.replace("*", "\\*")
+        lines += [f"**{found.title.capitalize()}** (`{form}`). {said} {found.source}.", ""]
+        lines += ["```python", found.formula_text, "```", ""]
+    lines += [
+        "Under gradient descent the first two are the same. Under a rule that divides by the size of the",
+        "gradient they are not: coupled, the penalty's gradient is divided like any other.",
+        "",
+        "See also [averages and bias correction](../averages.md),",
+        "[learning-rate decay](../learning-rate-decay.md) and",
+        "[how exactly the rules are computed](../accuracy.md).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Every file of the folder and what stands in it."""
+    return {"index.md": index()} | {f"{name}.md": page(rules.get(name)) for name in rules.names()}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for stale in FOLDER.glob("*.md"):
+        stale.unlink()
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
