@@ -62,6 +62,7 @@ def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["rules"]) == 0
     assert main(["show", "nothing"]) == 2
+    assert sys.stdout is None
 
 
 @pytest.mark.parametrize("name", MODULES)

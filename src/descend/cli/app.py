@@ -101,9 +101,15 @@ def group() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command that `argv` names; every failure becomes a paragraph on stderr and an exit code."""
-    for name in ("stdout", "stderr"):  # closed by the caller (`>&-`)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    with contextlib.ExitStack() as opened:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller (`>&-`)
+                setattr(sys, name, opened.enter_context(open(os.devnull, "w")))
+                opened.callback(setattr, sys, name, None)
+        return _flushed(_run(argv))
+
+
+def _run(argv: Sequence[str]) -> int:
     state = State()
     code: int
     try:
@@ -121,7 +127,7 @@ def run(argv: Sequence[str]) -> int:
         if state.debug:
             traceback.print_exc()
         code = _say(*_explained(error))
-    return _flushed(code)
+    return code
 
 
 def _explained(error: Exception) -> tuple[str, int]:
