@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ..errors import UsageError
 from ..formula import Hyper
 from .base import Closure, Wrapper
-from .tensors import averaging_dtype, copy_, lerp, lerp_
+from .tensors import averaging_dtype, copy_, lerp_
 
 
 class ScheduleFree(Wrapper):
@@ -141,7 +141,7 @@ class ScheduleFree(Wrapper):
             zs = [self.kept[p]["z"] for p in params]
             copy_(zs, params)
             lerp_([self.kept[p]["x"] for p in params], zs, self._share(group, rate))
-            self._to_y(group, params)
+            self._extrapolate(group, params)
         return loss
 
     def _to_z(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -172,12 +172,13 @@ class ScheduleFree(Wrapper):
             self._set(name, value, group)
         return float(weight / total) if total else 0.0
 
-    def _y(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        xs, zs = ([self.kept[p][key] for p in params] for key in ("x", "z"))
-        return lerp(zs, xs, float(self._get("beta", group)))
-
     def _to_y(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        copy_(params, self._y(group, params))
+        copy_(params, [self.kept[p]["z"] for p in params])
+        self._extrapolate(group, params)
+
+    def _extrapolate(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """From z to y."""
+        lerp_(params, [self.kept[p]["x"] for p in params], float(self._get("beta", group)))
         self._versions |= {p: p._version for p in params}
 
     def _refuse_changes(self) -> None:
@@ -185,8 +186,10 @@ class ScheduleFree(Wrapper):
             changed = [
                 p for p in group["params"] if "z" in self.kept[p] and self._versions.get(p) != p._version
             ]
-            for p, y in zip(changed, self._y(group, changed), strict=True):
-                if not torch.equal(p, y.to(p.dtype)):
+            ys = [self.kept[p]["z"].clone(memory_format=torch.preserve_format) for p in changed]
+            lerp_(ys, [self.kept[p]["x"] for p in changed], float(self._get("beta", group)))
+            for p, y in zip(changed, ys, strict=True):
+                if not torch.equal(p, y):
                     raise UsageError(
                         f"a parameter of shape {tuple(p.shape)} was changed since the last step, by "
                         "something else than this optimizer, which keeps z and x and would undo the change. "

@@ -14,6 +14,10 @@ _ROWS = 16  # chunks in float64 that stay in a core's cache
 
 def sets(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     """The rows of some columns of tensors, sorted by device and types: what one foreach call takes."""
+    kinds = [{(t.dtype, t.device) for t in column} for column in columns]
+    if all(len(kind) == 1 for kind in kinds):
+        yield tuple(list(column) for column in columns)
+        return
     found: dict[tuple[object, ...], list[tuple[Tensor, ...]]] = {}
     for row in zip(*columns, strict=True):
         found.setdefault((row[0].device, *(t.dtype for t in row)), []).append(row)
@@ -28,34 +32,34 @@ def averaging_dtype(p: Tensor) -> torch.dtype:
 
 def copy_(into: Sequence[Tensor], source: Sequence[Tensor]) -> None:
     """Copy tensor by tensor, to the bit where the types are equal."""
-    for a, b in sets(into, source):
-        torch._foreach_copy_(a, b)
+    if into:
+        torch._foreach_copy_(list(into), list(source))
 
 
 def lerp_(into: Sequence[Tensor], end: Sequence[Tensor], weight: float) -> None:
-    """`into + weight * (end - into)` in place; exactly `into` at weight 0 and `end` at weight 1."""
+    """`into + weight * (end - into)` in place, in the wider type of the two.
+
+    Exactly `into` at weight 0 and `end` at weight 1.
+    """
     for a, b in sets(into, end):
-        torch._foreach_lerp_(a, alike(b, a[0].dtype), weight)
-
-
-def lerp(start: Sequence[Tensor], end: Sequence[Tensor], weight: float) -> list[Tensor]:
-    """`start + weight * (end - start)` in the type of `end`, in the order given; exact at both ends."""
-    result = [a.to(b.dtype, copy=True) for a, b in zip(start, end, strict=True)]
-    lerp_(result, end, weight)
-    return result
+        wide = torch.promote_types(a[0].dtype, b[0].dtype)
+        result = alike(a, wide)
+        torch._foreach_lerp_(result, alike(b, wide), weight)
+        if wide != a[0].dtype:
+            torch._foreach_copy_(a, result)
 
 
 def add_scaled_(into: Sequence[Tensor], vectors: Sequence[Tensor], scale: Tensor) -> None:
     """`into + scale * vectors` in place, the product in float32 at least."""
     for a, b in sets(into, vectors):
         wide = torch.promote_types(b[0].dtype, torch.float32)
-        scaled = torch._foreach_mul(alike(b, wide), scale.to(a[0].device, wide.to_real()))
+        scaled = list(torch._foreach_mul(alike(b, wide), scale.to(a[0].device, wide.to_real())))
         torch._foreach_add_(a, alike(scaled, a[0].dtype))
 
 
-def alike(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """The tensors in another type, themselves where they have it."""
-    return [t.to(dtype) for t in tensors]
+def alike(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Tensors of one type in another one; themselves where they have it."""
+    return tensors if tensors[0].dtype == dtype else [t.to(dtype) for t in tensors]
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
