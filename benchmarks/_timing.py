@@ -1,0 +1,191 @@
+"""What the benchmark scripts share: rounds of turns, disturbed rounds, tables, the machine."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+DISTURBED = 0.03
+"""A round is discarded when others took more than this share of its time from us."""
+
+FEWEST = 5
+"""Rounds to keep at least; where fewer were quiet, the quietest of the others join them."""
+
+
+@dataclass
+class Contender:
+    """One way of taking a step. `before` is what happens ahead of every step; it is timed apart."""
+
+    name: str
+    step: Callable[[], object]
+    before: Callable[[], object] | None = None
+
+    def turn(self, times: int) -> tuple[float, float]:
+        """Mean seconds of `step` and of `before` over so many repetitions."""
+        now, step, before = time.perf_counter, self.step, self.before
+        stepping = preparing = 0.0
+        for _ in range(times):
+            if before is not None:
+                start = now()
+                before()
+                preparing += now() - start
+            start = now()
+            step()
+            stepping += now() - start
+        return stepping / times, preparing / times
+
+
+@dataclass
+class Measured:
+    """The kept rounds: seconds of a step, and of what came before it, per contender and round."""
+
+    step: dict[str, list[float]] = field(default_factory=dict)
+    before: dict[str, list[float]] = field(default_factory=dict)
+    rounds: int = 0
+    kept: int = 0
+    disturbed: int = 0
+    """Kept rounds that others disturbed nevertheless."""
+
+
+def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) -> Measured:
+    """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`."""
+    repetitions = {}
+    for c in contenders:
+        c.turn(1)
+        once = sum(c.turn(1))
+        repetitions[c.name] = max(1, min(2000, round(turn / once)))
+    done: list[tuple[float, dict[str, tuple[float, float]]]] = []
+    start = time.perf_counter()
+    while len(done) < FEWEST or (time.perf_counter() - start) * (1 + 1 / len(done)) < seconds:
+        shift = len(done) % len(contenders)
+        taken, results = 0.0, {}
+        for c in [*contenders[shift:], *contenders[:shift]]:
+            settle()
+            if repetitions[c.name] > 1:
+                c.turn(1)  # wakes the contender's threads and fills its caches
+            watch = Disturbance()
+            results[c.name] = c.turn(repetitions[c.name])
+            taken = max(taken, watch.share())
+        done.append((taken, results))
+    done.sort(key=lambda item: item[0])
+    quiet = sum(taken <= DISTURBED for taken, _ in done)
+    kept = done[: max(quiet, FEWEST)]
+    names = [c.name for c in contenders]
+    return Measured(
+        {n: [r[n][0] for _, r in kept] for n in names},
+        {n: [r[n][1] for _, r in kept] for n in names},
+        rounds=len(done),
+        kept=len(kept),
+        disturbed=len(kept) - min(quiet, len(kept)),
+    )
+
+
+def settle() -> None:
+    """Wait until the thread pools of the contender before have stopped spinning (30 ms at most)."""
+    for _ in range(15):
+        own = time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - own < 0.0005:
+            return
+
+
+class Disturbance:
+    """How much of this process's time others took, since it was made: waiting for a processor, and steal."""
+
+    def __init__(self) -> None:
+        self._wall, self._lost = time.perf_counter(), _lost()
+
+    def share(self) -> float:
+        """Lost time over wall time; 0 where the system does not tell."""
+        return (_lost() - self._lost) / (time.perf_counter() - self._wall)
+
+
+def _lost() -> float:
+    """Seconds that this process's threads were ready and did not run, plus what the hypervisor took."""
+    waited = 0
+    for entry in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited += int(entry.read_text().split()[1])
+        except (OSError, IndexError):  # the thread has ended, or the kernel does not count
+            continue
+    try:
+        stolen = int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
+        return waited / 1e9 + stolen / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return waited / 1e9
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def duration(values: Sequence[float]) -> str:
+    """Median and quartiles of seconds, in the unit that suits: `12.9 µs (12.1–13.4)`."""
+    low, middle, high = quartiles(values)
+    scale, unit = next((s, u) for s, u in ((1e6, "µs"), (1e3, "ms"), (1, "s")) if middle * s < 1000 or s == 1)
+    return f"{_digits(middle * scale)} {unit} ({_digits(low * scale)}–{_digits(high * scale)})"
+
+
+def factor(values: Sequence[float]) -> str:
+    """Median and quartiles of ratios: `5.41× (5.20–5.66)`."""
+    low, middle, high = quartiles(values)
+    return f"{middle:.2f}× ({low:.2f}–{high:.2f})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others numbers."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine(*packages: str) -> str:
+    """One line: date, processor, versions of the packages that are installed."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    versions = [f"Python {platform.python_version()}"]
+    for package in packages:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return (
+        f"{datetime.date.today()}, {name}, {os.cpu_count()} cores, {platform.system()}; {', '.join(versions)}"
+    )
+
+
+def deliver(text: str, out: str | None) -> None:
+    """Print the report and, if asked, write it to a file."""
+    print(text)
+    if out is not None:
+        Path(out).write_text(text + "\n", encoding="utf-8")
+
+
+def note(message: str) -> None:
+    """Progress, on standard error."""
+    print(message, file=sys.stderr, flush=True)

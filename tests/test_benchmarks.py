@@ -1,0 +1,96 @@
+"""The benchmark scripts run end to end; what their smoke runs print has the structure of the real tables."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def smoke(script: str, out: Path, *options: str) -> str:
+    """The report of a smoke run, as written to its file; it must equal what was printed."""
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / script), "--smoke", "--out", str(out), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    written = out.read_text(encoding="utf-8")
+    assert written == result.stdout
+    return written
+
+
+def tables(report: str) -> list[list[list[str]]]:
+    """All tables of a report as rows of cells, the head first, the ruler left out."""
+    found: list[list[list[str]]] = []
+    inside = False
+    for line in report.splitlines():
+        if line.startswith("|"):
+            if not inside:
+                found.append([])
+            if not line.startswith("|---"):
+                found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        inside = line.startswith("|")
+    for one in found:
+        assert len({len(row) for row in one}) == 1, one
+    return found
+
+
+@pytest.fixture(scope="module")
+def step_report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return smoke("step.py", tmp_path_factory.mktemp("step") / "step.md", "--threads", "1")
+
+
+def test_step_has_a_row_for_every_contender_even_when_it_is_missing(step_report: str) -> None:
+    bare, between, *_ = tables(step_report)
+    for rows in (bare, between):
+        assert rows[0] == ["", "9k in 6", "300 × 32", "1M", "16M"]
+        named = {row[0]: row[1:] for row in rows[1:]}
+        assert {"descend", "torch fused", "torch foreach", "torch for-loop", "torch.compile"} < set(named)
+        assert {"HeavyBall AdamW", "DeepSpeed CPUAdam", "optax.adam, jit"} < set(named)
+        for name, cells in named.items():
+            for cell in cells:
+                assert cell.startswith("– ") or " (" in cell, (name, cell)
+                assert cell != "– ", f"{name} is missing without a reason"
+
+
+def test_step_times_passes_bandwidth_and_every_rule(step_report: str) -> None:
+    _, _, passes, memory, rules, targets = tables(step_report)
+    assert {row[0] for row in passes[1:]} >= {"descend", "torch fused"}
+    assert all("1.00×" in cell for row in passes if row[0] == "torch fused" for cell in row[1:])
+    assert [row[0] for row in memory[1:]] == [
+        "descend",
+        "descend, no arithmetic",
+        "torch.add(out=)",
+        "torch fused",
+    ]
+    assert [row[0] for row in rules[1:]][:2] == ["Adam", "AdamW"]
+    assert len(rules) > 10
+    assert targets[0] == ["target", "asked", "measured", "verdict"]
+    asked = {row[0].split(",")[0]: row[1] for row in targets[1:]}
+    assert asked["Adam against its loads and stores"] == "≥ 0.9×"
+    assert {row[3] for row in targets[1:]} <= {"pass", "miss", "undecided: disturbed"}
+
+
+def test_startup_reports_cold_warm_and_import(tmp_path: Path) -> None:
+    times, imports, targets = tables(smoke("startup.py", tmp_path / "startup.md"))
+    assert [row[0] for row in times[1:]] == ["adam", "torch.optim.Adam"]
+    assert imports[0] == ["import torch", "import descend"]
+    assert [row[1] for row in targets[1:]] == ["< 2 s", "< 0.6 s", "< 0.3 s"]
+
+
+def test_transformer_trains_the_same_curve_with_one_word_changed(tmp_path: Path) -> None:
+    report = smoke("transformer.py", tmp_path / "transformer.md")
+    shares, curve = tables(report)
+    assert [row[0] for row in shares[1:]] == [
+        "torch.optim.AdamW",
+        "descend.AdamW",
+        "torch.optim.AdamW(fused=True)",
+    ]
+    assert float(curve[-1][1]) < float(curve[1][1])
+    assert report.rstrip().endswith(": the same curve.")
