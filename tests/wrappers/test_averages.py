@@ -76,6 +76,8 @@ def test_swapping_in_and_out_changes_no_bit() -> None:
                 with opt.applied():  # twice is once
                     assert equal(inside, everything(model))
                 assert equal(inside, everything(model))
+                with pytest.raises(UsageError, match="leave the block first"):
+                    opt.step()
             assert equal(before, everything(model))
 
         train(model, opt, 10, after=look)

@@ -91,7 +91,7 @@ def weights_of_the_average(count: int, lr: float, warmup: int, r: float, power: 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize(("warmup", "r", "power", "decay"), [(0, 0, 2, 0), (5, 0, 2, 0.1), (4, 1.5, 1, 0.3)])
 def test_schedule_free_sgd(beta: float, warmup: int, r: float, power: float, decay: float) -> None:
-    """Defazio et al. 2024, equations (2) to (4), the average as the weighted mean of all z that it is."""
+    """Defazio et al. 2024, section 1, the average as the weighted mean of all z that it is."""
     problem = Problem()
     opt = ScheduleFree(torch.optim.SGD(problem.params, lr=0.1), beta, decay, warmup, r, power)
     problem.steps(opt, 0, STEPS)

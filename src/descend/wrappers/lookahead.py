@@ -21,8 +21,8 @@ class Lookahead(Swapping):
         fast = slow
 
     Source: Zhang, Lucas, Hinton and Ba 2019, "Lookahead Optimizer: k steps forward, 1 step back", Algorithm
-    1, arXiv:1907.08610. The base's own state (momentum) is kept across a synchronisation, as in the paper's
-    experiments. `with opt.applied():` evaluates the slow weights, as the paper does. No deviations.
+    1, arXiv:1907.08610. The base's own state (momentum) is kept across a synchronisation, as by default in
+    the authors' code. `with opt.applied():` evaluates the slow weights, as the paper does. No deviations.
 
     Args:
         base: the optimizer of the fast weights.

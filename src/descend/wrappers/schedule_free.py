@@ -26,8 +26,8 @@ class ScheduleFree(Wrapper):
         x = (1 - c) * x + c * z
         y = (1 - beta) * z + beta * x
 
-    Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, "The Road Less Scheduled", equations
-    (2) to (4) for SGD and Algorithm 1 for AdamW, arXiv:2405.15682; weight decay at y, the warm-up and the
+    Source: Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky 2024, "The Road Less Scheduled", its
+    section 1 for SGD and Algorithm 1 for AdamW, arXiv:2405.15682; weight decay at y, the warm-up and the
     weights of the average are those of the authors' package, schedulefree 1.3 and later. Around
     SGD(momentum=0) this is its SGDScheduleFree; around Adam(betas=(0, beta2)) its AdamWScheduleFree. `beta`
     takes the place of the base's momentum; weight decay of the base acts at z.
