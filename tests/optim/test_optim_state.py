@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from collections import OrderedDict
 from typing import Any
 
@@ -163,6 +165,50 @@ def test_state_is_right_when_edited(edit: str) -> None:
         walk(optimizer, tensors, 3, 5)
     same(params, mirror)
     torch.testing.assert_close(a.state[params[0]]["step"], b.state[mirror[0]]["step"])
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda state, p: state[p],
+        lambda state, p: state.get(p),
+        lambda state, p: dict(state)[p],
+        lambda state, p: {**state}[p],
+        lambda state, p: dict(state.items())[p],
+        lambda state, p: next(iter(state.values())),
+        lambda state, p: state.copy()[p],
+        lambda state, p: state.setdefault(p, {}),
+        lambda state, p: state | {},
+    ],
+)
+def test_whoever_looks_at_the_state_may_move_it(look: Any) -> None:
+    """As long as nobody looks, the steps need not check where it lies."""
+    params, mirror = fresh(), fresh()
+    optimizer, other = descend.Adam(params), torch.optim.Adam(mirror)
+    walk(optimizer, params, 0, 2)
+    walk(other, mirror, 0, 2)
+    found = look(optimizer.state, params[0])
+    kept = found.get(params[0], found)["exp_avg"]
+    kept.data = kept.data * 2
+    other.state[mirror[0]]["exp_avg"].mul_(2)
+    walk(optimizer, params, 2, 4)
+    walk(other, mirror, 2, 4)
+    same(params, mirror)
+
+
+def test_nothing_keeps_a_dropped_optimizer() -> None:
+    """Not even until the next collection: its state may be most of the memory."""
+    params = fresh()
+    for name in descend.optim.CLASSES:
+        optimizer = descend.optimizer(name)(params)
+        walk(optimizer, params, 0, 2)
+        gone = weakref.ref(optimizer)
+        gc.disable()
+        try:
+            del optimizer
+            assert gone() is None, name
+        finally:
+            gc.enable()
 
 
 def test_adagrad_has_its_state_from_the_start() -> None:

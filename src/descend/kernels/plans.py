@@ -65,14 +65,15 @@ class Counters:
                 dict.__setitem__(m.state, s.key, kept[k, i])
         self.counts = steps.numpy()
         self.kept = kept.numpy()
+        self._scalars = program.scalars
+        self._steps: list[float] = []
         self._seen = b""
         self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
         self.row_of = np.zeros(len(members), np.int64)
 
     def sort(self, active: Any = None) -> bool:
         """Bring `cohorts` up to date; whether they were sorted anew. `active` leaves parameters out."""
-        seen = self.counts.tobytes() + self.kept.tobytes()
-        if active is None and seen == self._seen:
+        if active is None and self._look() == self._seen:
             return False
         keys: dict[tuple[Any, ...], list[int]] = {}
         for i in range(len(self.members)) if active is None else np.flatnonzero(active):
@@ -83,20 +84,26 @@ class Counters:
             index = slice(None) if len(places) == len(self.members) else np.array(places)
             self.row_of[index] = row
             self.cohorts.append((self._groups[int(key[0])], index, places[0]))
+        self._steps = [float(self.counts[first]) for _, _, first in self.cohorts]
         return True
+
+    def _look(self) -> bytes:
+        """All numbers as they are now: someone may have edited them."""
+        return self.counts.tobytes() + self.kept.tobytes() if len(self.kept) else self.counts.tobytes()
 
     def advance(self, active: Any = None) -> list[tuple[Any, ...]]:
         """Count the step and compute every cohort's row, in float64."""
         rows = []
-        for group, index, first in self.cohorts:
-            t = float(self.counts[first]) + 1
-            row, states = self.program.scalars(t, *self.values(group), *self.kept[:, first].tolist())
+        for k, (group, index, first) in enumerate(self.cohorts):
+            t = self._steps[k] = self._steps[k] + 1
+            kept = self.kept[:, first].tolist() if len(self.kept) else ()
+            row, states = self._scalars(t, *self.values(group), *kept)
             rows.append(row)
             if states:
                 self.kept[:, index] = np.reshape(states, (-1, 1))
         if active is None:
             self.counts += 1
-            self._seen = self.counts.tobytes() + self.kept.tobytes()
+            self._seen = self._look()
         else:
             self.counts[active] += 1
             self._seen = b""
@@ -104,12 +111,20 @@ class Counters:
 
 
 class CpuPlan:
-    """Parameters of one program and one set of dtypes, stepped by one launch of the CPU kernel."""
+    """Parameters of one program and one set of dtypes, stepped by one launch of the CPU kernel.
+
+    `private`: nobody but the optimizer holds the states.
+    """
 
     backend = cpu.NAME
 
     def __init__(
-        self, program: Program, members: Sequence[Member], values: Values, step_key: str | None
+        self,
+        program: Program,
+        members: Sequence[Member],
+        values: Values,
+        step_key: str | None,
+        private: bool = False,
     ) -> None:
         rule = program.rule
         self.params = [m.param for m in members]
@@ -125,11 +140,12 @@ class CpuPlan:
         self.kernel = cpu.kernel(program, tuple(cpu.storage_name(x.dtype) for x in operands))
         pairs = [2 if p.is_complex() else 1 for p in self.params]
         self.table = cpu.Table(self.kernel, [p.numel() * k for p, k in zip(self.params, pairs, strict=True)])
-        self.gatherer = Gatherer(self.params, gradients, columns)
+        self.gatherer = Gatherer(self.params, gradients, columns, private)
         self.counters = Counters(members, [s for s in rule.states if s.scalar], values, program, step_key)
         self.width = len(program.scalars.row)
-        self._written = [*self.params, *(s for column in columns for s in column)]
-        self._k = 1 + len(columns)
+        shown = [] if private else columns  # of what nobody has seen, nobody asks for the version
+        self._written = [*self.params, *(s for column in shown for s in column)]
+        self._k = 1 + len(shown)
         self._rows = self.kernel.rows(1)
         self._bound = False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,12 +87,8 @@ class Adagrad(FormulaOptimizer):
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         return modified(group, "adagrad")
 
-    def _fresh(self, p: Any) -> Mapping[str, Any]:
-        """torch's Adagrad has its state from the start; here it is made when it is first looked at."""
-        if not isinstance(p, Tensor):
-            return {}
-        start = float(self.defaults["initial_accumulator_value"])
-        return {"step": torch.tensor(0.0), "sum": filled(p, start)}
+    def _fresh(self) -> Callable[[Any], Mapping[str, Any]]:
+        return partial(_first, float(self.defaults["initial_accumulator_value"]))
 
     def _sparse(self, group: Mapping[str, Any]) -> str:
         if group["weight_decay"]:
@@ -103,3 +100,8 @@ class Adagrad(FormulaOptimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p]["sum"].share_memory_()
+
+
+def _first(start: float, p: Any) -> Mapping[str, Any]:
+    """torch's Adagrad has its state from the start; here it is made when it is first looked at."""
+    return {"step": torch.tensor(0.0), "sum": filled(p, start)} if isinstance(p, Tensor) else {}

@@ -70,7 +70,7 @@ class FormulaOptimizer(TorchOptimizer):
         self._changes = Changes()
         self._forget()
         super().__init__(params, defaults)
-        self.state = OptimizerState(self._changes, {}, self._fresh)
+        self.state: OptimizerState = OptimizerState(self._changes, {}, self._fresh())
 
     def _forget(self) -> None:
         self._seen = -1
@@ -89,9 +89,9 @@ class FormulaOptimizer(TorchOptimizer):
         """The rule that a group follows, with the modifiers that it asks for."""
         raise NotImplementedError
 
-    def _fresh(self, p: Any) -> Mapping[str, Any]:
-        """The state that is found at a parameter before its first step."""
-        return {}
+    def _fresh(self) -> Callable[[Any], Mapping[str, Any]]:
+        """What makes the state that is found at a parameter before its first step."""
+        return _nothing  # a method of this object would keep it, and all states, from being freed at once
 
     def _sparse(self, group: Mapping[str, Any]) -> str:
         """How to take a sparse gradient: "touched" (only what it holds) or "dense"; or a RuntimeError."""
@@ -109,11 +109,9 @@ class FormulaOptimizer(TorchOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._still_holds():
+        if not (self._still_holds() and self._prepared()):
             self._plan()
-        if not all(plan.prepare() for plan in self._plans):
-            self._plan()
-            if not all(plan.prepare() for plan in self._plans):
+            if not self._prepared():
                 raise RuntimeError("a parameter, gradient or state changed while the optimizer looked at it")
         for plan in self._plans:
             plan.launch()
@@ -144,14 +142,22 @@ class FormulaOptimizer(TorchOptimizer):
             return cast("float | None", self._observed_step(closure))
         return cast("float | None", self._step(closure))
 
+    def _prepared(self) -> bool:
+        """Whether every plan fits the tensors as they are now."""
+        for plan in self._plans:  # noqa: SIM110  a generator costs as much as a small plan
+            if not plan.prepare():
+                return False
+        return True
+
     def _still_holds(self) -> bool:
         """Whether the plans fit the groups and states as they are now."""
-        if self._changes.count != self._seen or len(self._snapshot) != len(self.param_groups):
+        groups = self.param_groups
+        if self._changes.count != self._seen or len(self._snapshot) != len(groups):
             return False
-        for group, (variant, params) in zip(self.param_groups, self._snapshot, strict=True):
+        for group, (variant, params) in zip(groups, self._snapshot):  # noqa: B905  of one length
             if not same_items(group["params"], params) or self._variant(group) != variant:
                 return False
-        return all(p.grad is None for p in self._dormant)
+        return not self._dormant or all(p.grad is None for p in self._dormant)
 
     def _plan(self) -> None:
         """Sort all parameters that have a gradient or a state into plans."""
@@ -160,7 +166,7 @@ class FormulaOptimizer(TorchOptimizer):
         for group in self.param_groups:
             rule = self._rule(group)
             for p in group["params"]:
-                if p.grad is None and not self.state.get(p):
+                if p.grad is None and not self.state.peek(p):
                     self._dormant.append(p)
                     continue
                 if p.device.type == "meta":
@@ -185,7 +191,8 @@ class FormulaOptimizer(TorchOptimizer):
                 values = self._values(program.rule, exact=how[1])
                 self._plans.append(TorchPlan(program, found, values, self.step_key, how[1], how[2]))
             else:
-                self._plans.append(CpuPlan(program, found, self._values(program.rule), self.step_key))
+                values, private = self._values(program.rule), not self._changes.shown
+                self._plans.append(CpuPlan(program, found, values, self.step_key, private))
         self._snapshot = [(self._variant(g), list(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
         self._changes.count += 1
@@ -206,7 +213,7 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _member(self, rule: Rule, group: dict[str, Any], p: torch.Tensor) -> Member:
         """The parameter with its state, allocated now if it has none yet."""
-        state = self.state[p] if rule.states or self.step_key else ParameterState(self._changes, {})
+        state = self.state.raw(p) if rule.states or self.step_key else ParameterState(self._changes, {})
         if not any(s.key in state for s in rule.states):
             self._unstepped.add(id(p))
         traced = bool(group.get("differentiable"))
@@ -237,10 +244,11 @@ class FormulaOptimizer(TorchOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if not isinstance(self.state, OptimizerState):
-            self._changes = self.__dict__.get("_changes") or Changes()
-            self.state = OptimizerState(self._changes, self.state, self._fresh)
-        self._changes = self.state.changes
+        kept: Any = self.state
+        if not isinstance(kept, OptimizerState):
+            kept = OptimizerState(Changes(), kept, self._fresh())
+        self.state = kept
+        self._changes = kept.changes
         self._forget()
         for group in self.param_groups:
             for key in self.defaults:
@@ -261,13 +269,16 @@ class FormulaOptimizer(TorchOptimizer):
                 numbers.setdefault(id(p), len(numbers))
             packed = {key: value for key, value in group.items() if key != "params"}
             groups.append({**packed, "params": [numbers[id(p)] for p in group["params"]]})
-        state = {}
-        for key, value in self.state.items():
+        state: dict[Any, Any] = {}
+        for key in self.state:
             number = numbers[id(key)] if isinstance(key, torch.Tensor) else key
+            value: Any = self.state.peek(key)
             if not isinstance(value, dict):
                 state[number] = value
-            elif value:
-                state[number] = dict(value)
+            elif value:  # the same memory, as in torch, but not the tensors that the steps rely on
+                state[number] = {
+                    k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in value.items()
+                }
         result: dict[str, Any] = {"state": state, "param_groups": groups}
         for after in self._optimizer_state_dict_post_hooks.values():
             result = _or(after(self, result), result)
@@ -291,7 +302,8 @@ class FormulaOptimizer(TorchOptimizer):
         owners: dict[Any, tuple[torch.Tensor, dict[str, Any]]] = {}
         for group, other in zip(self.param_groups, saved, strict=True):
             owners |= {n: (p, other) for n, p in zip(other["params"], group["params"], strict=True)}
-        state = OptimizerState(self._changes, {}, self._fresh)
+        self._changes = Changes()
+        state = OptimizerState(self._changes, {}, self._fresh())
         for key, value in given["state"].items():
             if key in owners:
                 p, group = owners[key]
@@ -358,6 +370,10 @@ class FormulaOptimizer(TorchOptimizer):
 
 untraced(FormulaOptimizer.step)
 FormulaOptimizer.step.__dict__["hooked"] = True  # torch need not wrap it: step() serves hooks and profiler
+
+
+def _nothing(p: Any) -> dict[str, Any]:
+    return {}
 
 
 def _or(answer: Any, otherwise: Any) -> Any:

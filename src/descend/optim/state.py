@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,23 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class Changes:
-    """How often any state of an optimizer was replaced; every step compares it with what it has seen."""
+    """How often any state of an optimizer was replaced; every step compares it with what it has seen.
 
-    __slots__ = ("count",)
+    `shown` says whether anybody has ever looked at the states. Until then nobody can have moved one, or have
+    kept it for a backward pass, and the steps need not look at them.
+    """
+
+    __slots__ = ("count", "shown")
 
     def __init__(self) -> None:
         self.count = 0
+        self.shown = False
+
+    def show(self) -> None:
+        """Note that somebody looks at a state."""
+        if not self.shown:
+            self.shown = True
+            self.count += 1
 
 
 def _noticing(name: str) -> Any:
@@ -52,7 +63,10 @@ class ParameterState(dict[str, Any]):
 
 
 class OptimizerState(defaultdict[Any, Any]):
-    """`optimizer.state`: a ParameterState for every parameter, made by `fresh` where there is none yet."""
+    """`optimizer.state`: a ParameterState for every parameter, made by `fresh` where there is none yet.
+
+    `raw` is the same for the optimizer itself, without notice that somebody looks.
+    """
 
     def __init__(
         self, changes: Changes, content: Mapping[Any, Any], fresh: Callable[[Any], Mapping[str, Any]]
@@ -63,11 +77,24 @@ class OptimizerState(defaultdict[Any, Any]):
         for key, value in content.items():
             self[key] = value
 
+    def raw(self, key: Any) -> ParameterState:
+        """The state of a parameter, made if there is none."""
+        found = super().get(key)
+        return self.__missing__(key) if found is None else found
+
+    def peek(self, key: Any) -> ParameterState | None:
+        """The state of a parameter, or None."""
+        return super().get(key)
+
     def __missing__(self, key: Any) -> ParameterState:
         self[key] = self.fresh(key)
-        found = self[key]
+        found = super().get(key)
         assert isinstance(found, ParameterState)
         return found
+
+    def __getitem__(self, key: Any) -> Any:
+        self.changes.show()
+        return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.changes.count += 1
@@ -79,6 +106,24 @@ class OptimizerState(defaultdict[Any, Any]):
         self.changes.count += 1
         super().__delitem__(key)
 
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__()  # its presence makes dict(state) come here for the values
+
+    def get(self, *args: Any) -> Any:
+        """The state of a parameter, or the default."""
+        self.changes.show()
+        return super().get(*args)
+
+    def items(self) -> Any:
+        """Parameters with their states."""
+        self.changes.show()
+        return super().items()
+
+    def values(self) -> Any:
+        """The states."""
+        self.changes.show()
+        return super().values()
+
     def clear(self) -> None:
         """Forget everything: the next step starts anew."""
         self.changes.count += 1
@@ -87,10 +132,34 @@ class OptimizerState(defaultdict[Any, Any]):
     def pop(self, *args: Any) -> Any:
         """Remove a parameter's state and return it."""
         self.changes.count += 1
+        self.changes.show()
         return super().pop(*args)
 
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The state of a parameter, `default` from now on if it had none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Replace several states."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        return {**self, **other}
+
+    def copy(self) -> Any:
+        """The states in a dictionary of their own."""
+        return defaultdict(dict, self.items())
+
     def __reduce__(self) -> Any:
-        return defaultdict, (dict, {k: dict(v) if isinstance(v, dict) else v for k, v in self.items()})
+        pairs = super().items()
+        return defaultdict, (dict, {k: dict(v) if isinstance(v, dict) else v for k, v in pairs})
 
 
 def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:

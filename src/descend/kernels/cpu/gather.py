@@ -109,6 +109,8 @@ entry:
   %true = call ptr @field(ptr %ctx, i64 12)
   %missing_at = getelementptr i64, ptr %ctx, i64 13
   %gradhashes = call ptr @field(ptr %ctx, i64 14)
+  %looked_p = call ptr @field(ptr %ctx, i64 15)
+  %looked = ptrtoint ptr %looked_p to i64
   store i64 0, ptr %missing_at
   %arg = alloca ptr, align 8
   br label %check
@@ -175,7 +177,7 @@ states:
   br label %scheck
 scheck:
   %j = phi i64 [ 2, %states ], [ %j2, %skept ]
-  %smore = icmp slt i64 %j, %k
+  %smore = icmp slt i64 %j, %looked
   br i1 %smore, label %state, label %next
 state:
   %s_at = getelementptr ptr, ptr %p_at, i64 %j
@@ -256,7 +258,8 @@ def _functions() -> tuple[Any, Any]:
 class Gatherer:
     """Reads the addresses of `n` parameters with `k` operands each (parameter, gradient, states).
 
-    `addresses` is an int64 array [n, k], zero where a parameter has no gradient in this step.
+    `addresses` is an int64 array [n, k], zero where a parameter has no gradient in this step. With `private`
+    nobody else holds the states, so nobody can have moved them, and they are not looked at.
     """
 
     def __init__(
@@ -264,7 +267,9 @@ class Gatherer:
         params: list[torch.Tensor],
         gradients: list[torch.Tensor | None],
         states: list[list[torch.Tensor]],
+        private: bool = False,
     ) -> None:
+        self.private = private
         self.params = params
         self.states = states
         n, k = len(params), 2 + len(states)
@@ -288,8 +293,9 @@ class Gatherer:
         objects[:, 0] = [id(p) for p in self.params]
         for j, column in enumerate(self.states):
             objects[:, 2 + j] = [id(s) for s in column]
+            self.addresses[:, 2 + j] = [s.data_ptr() for s in column]
         gather, signature = _functions()
-        ctx = (ctypes.c_int64 * 15)()
+        ctx = (ctypes.c_int64 * 16)()
         ctx[5] = exporter
         ctx_at = ctypes.addressof(ctx)
         layouts = [self.params, *self.states]
@@ -307,6 +313,7 @@ class Gatherer:
             n, k, objects.ctypes.data, hashes.ctypes.data, self.addresses.ctypes.data, exporter,
             _python_function("PyObject_GetAttr"), id(self._names[0]), none, _python_function("Py_DecRef"),
             _python_function("PyObject_Vectorcall"), id(self._names[1]), true, 0, gradient_hashes.ctypes.data,
+            2 if self.private else k,
         ]  # fmt: skip
         self._alive = (objects, hashes, gradient_hashes)
         self._ctx = ctx
