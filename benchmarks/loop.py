@@ -2,12 +2,12 @@
 
     python benchmarks/loop.py --out benchmarks/loop.md
 
-The network is 64 -> 64 -> 10 with batches of 64 on one thread, where a step is so short that a loop's own work
-shows. By hand: indexed tensors, no DataLoader, the same optimizer, nothing else. descend: progress to a stream,
-history, run directory with checkpoints, checks that values are finite, stopping by patience, target and limit.
-The others as their users have them: their own loaders, progress and history on. All take turns in rounds; a
-value is the median epoch of a round over its steps, so that no start-up counts. A peer that is not installed
-is left out, with a line that says so.
+The network is 64 -> 64 -> 10 with batches of 64 on one thread, where a step is so short that a loop's own
+work shows. By hand: indexed tensors, no DataLoader, the same optimizer, nothing else. descend: progress to
+a stream, history, run directory with checkpoints, checks that values are finite, stopping by patience,
+target and limit. The others as their users have them: their own loaders, progress and history on. All take
+turns in rounds; a value is the median epoch of a round over its steps, so that no start-up counts. A peer
+that is not installed is left out, with a line that says so.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def main() -> None:
     rows = [(name, duration(values), factor(ratios(values, base))) for name, values in seconds.items()]
     deliver(
         f"{machine('torch', 'descend', 'lightning', 'skorch', 'keras')}; one thread\n\n"
-        f"{SAMPLES} samples, {INPUTS} -> {HIDDEN} -> {OUTPUTS}, batches of {BATCH}, {given.optimizer}'s Adam; "
+        f"{SAMPLES} samples, {INPUTS} -> {HIDDEN} -> {OUTPUTS}, batches of {BATCH}, {given.optimizer} Adam; "
         f"{given.rounds} rounds of {given.epochs} epochs; medians, in brackets the quartiles.\n\n"
         + table(("loop", "a step", "by hand = 1"), rows),
         given.out,

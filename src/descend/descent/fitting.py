@@ -48,7 +48,7 @@ def fit(
     Raises:
         UsageError, DataError, StorageError: before the first step wherever it can be known then.
 
-    >>> result = fit("softmax", "iris", rule="torch.optim.SGD", lr=0.1, epochs=20)
+    >>> result = fit("softmax", "iris", rule="torch.optim.Adam", lr=0.05, epochs=20)
     >>> result.reason, result.metrics["accuracy"] > 0.8
     ('epoch_limit', True)
     """
@@ -129,7 +129,7 @@ def prepare(
         device: where to compute; None leaves a module where it is.
         out: the run directory; None writes nothing.
         checkpoint_every: 25 (steps), "2 epochs", "5 min"; None takes "5 min".
-        log_every: steps between rows of history; None makes about 250 of them.
+        log_every: steps between rows of history; None makes about 200 of them.
         origin: what to call the model and data in the record where they come from a user's own file.
 
     Raises:
