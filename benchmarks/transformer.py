@@ -186,7 +186,7 @@ def main() -> None:
     if given.smoke:
         words = b"the slope falls and the step follows it down; "
         text = torch.frombuffer(bytearray(words * 200), dtype=torch.uint8).long()
-        steps, width, layers = 5, 16, 1
+        steps, width, layers = 30, 16, 1
     elif given.data is None:
         parser.error("--data DIRECTORY is needed: where the books are, or shall be fetched to")
     else:
