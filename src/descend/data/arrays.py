@@ -66,7 +66,7 @@ def as_inputs(value: Any, what: str = "the inputs", keep_integers: bool = False)
             raise DataError(
                 f"{what} are of type {array.dtype}: give numbers; for text columns give a table with names"
             )
-        tensor = torch.from_numpy(np.require(_native(array), requirements="C"))
+        tensor = torch.from_numpy(np.require(_native(array), requirements=["C", "W"]))
     if tensor.is_complex():
         raise DataError(f"{what} are complex ({tensor.dtype}): split them into real and imaginary columns")
     if tensor.dim() == 0:
