@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from .errors import StorageError
 
 # The system's locks hold between processes; between two descents of one process this set does.
 _held: set[str] = set()
+_ATTEMPTS = 100
 
 
 class Lock:
@@ -33,7 +35,7 @@ class Lock:
         _held.add(self._key)
 
     def _acquired(self) -> IO[bytes]:
-        while True:
+        for _ in range(_ATTEMPTS):
             if self._key in _held:
                 raise StorageError(f"{self.path.parent}: another descent of this process is writing to it")
             try:
@@ -51,10 +53,10 @@ class Lock:
                 )
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                    break
+                    _sign(file)
+                return file
             file.close()  # its holder removed the file while we waited for it
-        _sign(file)
-        return file
+        raise StorageError(f"{self.path}: cannot be held: it keeps appearing and disappearing; try again")
 
     def release(self) -> None:
         """Removes the file and lets go; again is harmless."""
@@ -104,6 +106,8 @@ else:
         # lockf, not flock: a forked child (a DataLoader's worker) must not keep the lock of a killed parent.
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StorageError(f"{file.name}: cannot be locked: {error.strerror}") from error
             return False
         return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from .objectives import DataObjective
+from .objectives import DataObjective, evaluation_mode
 from .points import Point, Window
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def landscape(
         names; axes, a list of numbers each; loss, a list for one axis, a list of rows (one for each number of
         the second axis) for two; path, a list of {step, x, loss, gradient}; samples where not all were used.
     """
+    with evaluation_mode(descent.module):
+        return _drawn(descent, names, window)
+
+
+def _drawn(descent: Descent, names: Sequence[str] | None, window: Window | None) -> dict[str, Any]:
     objective = descent.objective
     value = _value(descent)
     points = list(descent.progress.points)
