@@ -162,3 +162,37 @@ def test_fresh_counts(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a-2").mkdir()
     assert record.fresh(tmp_path, "a").name == "a-3"
+
+
+def test_a_lock_on_a_file_that_was_removed_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from descend import _lock
+
+    taken, take = [], _lock._take
+
+    def slow(file: object) -> bool:
+        found = take(file)  # type: ignore[arg-type]
+        if not taken:
+            # Between our opening and our locking its former holder releases it, and another one takes it.
+            (tmp_path / "lock").unlink()
+            (tmp_path / "lock").touch()
+        taken.append(found)
+        return found
+
+    monkeypatch.setattr(_lock, "_take", slow)
+    lock = _lock.Lock(tmp_path)
+    assert taken == [True, True]
+    assert (tmp_path / "lock").exists()
+    lock.release()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from descend import _lock
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(_lock.fcntl, "lockf", refuse)
+    with pytest.raises(StorageError, match="cannot be locked"):
+        made(tmp_path / "run")

@@ -54,7 +54,7 @@ class Lock:
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
                     _sign(file)
-                return file
+                    return file
             file.close()  # its holder removed the file while we waited for it
         raise StorageError(f"{self.path}: cannot be held: it keeps appearing and disappearing; try again")
 
