@@ -44,7 +44,12 @@ class Lock:
                 continue  # the holder made or removed it between our two looks
             except OSError as error:
                 raise StorageError(f"{self.path}: cannot be opened: {error.strerror}") from error
-            if not _take(file):
+            try:
+                taken = _take(file)
+            except StorageError:
+                file.close()
+                raise
+            if not taken:
                 owner = _described(file)
                 file.close()
                 raise StorageError(
