@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rule_checks import DTYPES
+from rule_lines import LINES
 
 DOCS = Path(__file__).parents[2] / "docs"
 LESSONS = ["averages.md", "learning-rate-decay.md"]
@@ -69,6 +71,28 @@ def test_the_programs_of_a_lesson_print_what_it_says(name: str) -> None:
 def test_a_wrong_output_is_seen() -> None:
     [(printed, said)] = outputs("```python\nprint(1 + 1)\n```\n\n```text\n3\n```")
     assert printed != said
+
+
+def ratios(text: str) -> dict[tuple[str, str], list[float]]:
+    """Ours over torch's best, mean and largest, by rule and dtype; empty where torch has no such rule."""
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:2] == "| "
+    ]
+    return {
+        (row[0], row[1]): [float(x) for x in row[3].split(" / ")] if row[3] != "–" else []
+        for row in rows
+        if row[1] != "dtype"
+    }
+
+
+def test_the_table_of_accuracy_is_whole_and_no_step_in_it_is_less_exact_than_torch_s() -> None:
+    step, run = map(
+        ratios, (DOCS / "accuracy.md").read_text(encoding="utf-8").split("## A step")[1].split("## A run")
+    )
+    wanted = {(line.name, str(dtype).removeprefix("torch.")) for line in LINES for dtype in DTYPES}
+    assert set(step) == set(run) == wanted
+    assert all(not pair or (pair[0] <= 1.0 and pair[1] <= 1.0) for pair in step.values())
+    assert all(not pair or pair[0] <= 1.01 for pair in run.values())
 
 
 def uncorrected(t: Any) -> Any:
