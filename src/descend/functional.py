@@ -90,7 +90,7 @@ class Stepper:
         self, rule: AnyRule, *, maximize: bool = False, strict: bool = False, **hypers: float
     ) -> None:
         options = {**hypers, "maximize": maximize, "strict": strict}
-        self._optimizer = _optimizer(rule, [torch.zeros(0)], options)
+        self._optimizer = _optimizer(rule, [torch.zeros(0, device="cpu")], options)
         self._group = self._optimizer.param_groups[0]
         self._group["params"] = []
         self._known: list[Array] = []

@@ -348,3 +348,22 @@ def test_names_of_parameters_travel() -> None:
     del saved["param_groups"][0]["param_names"]
     optimizer.load_state_dict(saved)
     assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_distributed_checkpoints() -> None:
+    """torch.distributed's own way to take and give state: by names, states made by a step at rate 0."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    model, twin = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    optimizer, other = descend.AdamW(model.parameters(), lr=0.1), descend.AdamW(twin.parameters(), lr=0.3)
+    before = [p.detach().clone() for p in model.parameters()]
+    get_optimizer_state_dict(model, optimizer)
+    same(list(model.parameters()), before, rtol=0, atol=0)
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    set_optimizer_state_dict(twin, other, get_optimizer_state_dict(model, optimizer))
+    assert other.param_groups[0]["lr"] == 0.1
+    kept, found = optimizer.state[model.weight], other.state[twin.weight]
+    for key in ("step", "exp_avg", "exp_avg_sq"):
+        assert torch.equal(kept[key], found[key])

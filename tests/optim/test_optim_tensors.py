@@ -312,6 +312,45 @@ def test_half_types_compute_in_float32(dtype: torch.dtype) -> None:
     assert backend(optimizer) == {"cpu", "torch"}
 
 
+def test_types_side_by_side() -> None:
+    """One plan for each combination of types; a gradient may have a type of its own."""
+    kinds = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
+    params = [torch.ones(5, dtype=d).requires_grad_() for d in kinds]
+    mirror = copies(params)
+    optimizer, other = descend.AdamW(params, lr=0.1), torch.optim.AdamW(mirror, lr=0.1)
+    for step in range(3):
+        for p, q in zip(params, mirror, strict=True):
+            p.grad = torch.full_like(p, 0.5 + step)
+            q.grad = p.grad.clone()
+        optimizer.step()
+        other.step()
+    same(params[:2] + params[3:], mirror[:2] + mirror[3:])
+    torch.testing.assert_close(params[2], mirror[2], rtol=1e-2, atol=1e-2)
+    assert [plan.backend for plan in optimizer._plans] == ["cpu"] * 4
+    for own, of_gradient in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)):
+        p = torch.ones(5, dtype=own).requires_grad_()
+        p.grad_dtype = None
+        p.grad = torch.full((5,), 0.25, dtype=of_gradient)
+        descend.SGD([p], lr=1.0).step()
+        assert p.tolist() == [0.75] * 5
+
+
+def test_a_step_in_inference_mode_or_with_another_default() -> None:
+    """States are ordinary tensors on their parameters' device, wherever the first step was taken."""
+    params, mirror = fresh(), fresh()
+    optimizer, other = descend.NAdam(params), torch.optim.NAdam(mirror)
+    with torch.inference_mode():
+        walk(optimizer, params, 0, 1)
+    with torch.device("meta"):
+        optimizer.step()
+    walk(other, mirror, 0, 1)
+    other.step()
+    assert not optimizer.state[params[0]]["exp_avg"].is_inference()
+    walk(optimizer, params, 1, 3)
+    walk(other, mirror, 1, 3)
+    same(params, mirror)
+
+
 # -- differentiable ---------------------------------------------------------------------------------
 
 

@@ -54,9 +54,9 @@ class Counters:
         self.values = values
         self._groups = {id(m.group): m.group for m in members}
         self._group_of = np.array([id(m.group) for m in members], np.int64)
-        steps = torch.tensor([float(m.count) for m in members], dtype=torch.float32)
+        steps = torch.tensor([float(m.count) for m in members], dtype=torch.float32, device="cpu")
         kept = torch.tensor(
-            [[float(m.state[s.key]) for m in members] for s in scalars], dtype=torch.float64
+            [[float(m.state[s.key]) for m in members] for s in scalars], dtype=torch.float64, device="cpu"
         ).reshape(len(scalars), len(members))
         for i, m in enumerate(members):
             if step_key is not None:
@@ -289,7 +289,7 @@ def _is_condition(value: Any) -> bool:
 
 
 def _number(value: Any, dtype: torch.dtype) -> torch.Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.tensor(float(value), dtype=dtype)
+    return value if isinstance(value, torch.Tensor) else torch.tensor(float(value), dtype=dtype, device="cpu")
 
 
 def _look(p: torch.Tensor) -> tuple[Any, ...]:

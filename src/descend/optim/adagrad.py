@@ -104,4 +104,6 @@ class Adagrad(FormulaOptimizer):
 
 def _first(start: float, p: Any) -> Mapping[str, Any]:
     """torch's Adagrad has its state from the start; here it is made when it is first looked at."""
-    return {"step": torch.tensor(0.0), "sum": filled(p, start)} if isinstance(p, Tensor) else {}
+    if not isinstance(p, Tensor):
+        return {}
+    return {"step": torch.tensor(0.0, device="cpu"), "sum": filled(p, start)}

@@ -110,7 +110,8 @@ class FormulaOptimizer(TorchOptimizer):
             with torch.enable_grad():
                 loss = closure()
         if not (self._still_holds() and self._prepared()):
-            self._plan()
+            with torch.inference_mode(False):  # the states outlive a step in inference mode
+                self._plan()
             if not self._prepared():
                 raise RuntimeError("a parameter, gradient or state changed while the optimizer looked at it")
         for plan in self._plans:
@@ -332,7 +333,7 @@ class FormulaOptimizer(TorchOptimizer):
             if key in elements and isinstance(value, torch.Tensor):
                 kept[key] = value.detach().to(p.device, dtype_of_state(p, value), copy=True)
             elif key == self.step_key and not isinstance(value, torch.Tensor):
-                kept[key] = torch.tensor(float(value))
+                kept[key] = torch.tensor(float(value), device="cpu")
             else:
                 kept[key] = deepcopy(value)
         return kept
