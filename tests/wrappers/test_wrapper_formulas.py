@@ -111,6 +111,20 @@ def test_schedule_free_sgd(beta: float, warmup: int, r: float, power: float, dec
     assert furthest(problem.weights(), x) < CLOSE
 
 
+def test_schedule_free_weighs_by_the_largest_rate_so_far() -> None:
+    problem = Problem()
+    opt = ScheduleFree(torch.optim.SGD(problem.params, lr=0.1), beta=0)
+    y, total, x = problem.start, 0.0, [np.zeros_like(w) for w in problem.start]
+    for t, (rate, largest) in enumerate([(0.05, 0.05), (0.2, 0.2), (0.1, 0.2), (0.02, 0.2)]):
+        opt.param_groups[0]["lr"] = rate
+        problem.steps(opt, t, t + 1)
+        y = [w - rate * g for w, g in zip(y, problem.gradient(y, t), strict=True)]
+        x = [a + largest**2 * b for a, b in zip(x, y, strict=True)]
+        total += largest**2
+    opt.eval()
+    assert furthest(problem.weights(), [a / total for a in x]) < CLOSE
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.2])
 def test_schedule_free_adamw(decay: float) -> None:
     """Defazio et al. 2024, Algorithm 1: AdamW without a first moment, the decay at y."""
