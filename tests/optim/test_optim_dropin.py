@@ -378,6 +378,10 @@ def test_classes_of_rules() -> None:
     assert made is descend.optimizer("momentum")
     assert list(inspect.signature(made).parameters)[:4] == ["params", "lr", "momentum", "dampening"]
     assert made(fresh()).rule.name == "momentum"
+    assert "    b = where(t == 1, g, momentum * b + (1 - dampening) * g)\n" in (made.__doc__ or "")
+    assert "    momentum: how much of the sum is kept each step. In [0, inf). Default 0.9." in (
+        made.__doc__ or ""
+    )
     with pytest.raises(ValueError, match="unknown rule 'adm', did you mean 'adam'"):
         descend.optimizer("adm")
     with pytest.raises(ValueError, match="momentum takes no 'beta'"):

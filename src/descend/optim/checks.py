@@ -70,7 +70,7 @@ def check_keys(group: Mapping[str, Any], known: Collection[str], name: str) -> N
         if key in known or key in ("params", "param_names") or not isinstance(key, str):
             continue
         for meant in known:
-            if _distance(key.lower(), meant) <= (1 if min(len(key), len(meant)) <= 5 else 2):
+            if _distance(key.lower(), meant) <= (1 if min(len(key), len(meant)) < 4 else 2):
                 raise UsageError(
                     f"unknown key {key!r} in a parameter group of {name}, did you mean {meant!r}? "
                     "(keys that resemble none of the optimizer's pass)"

@@ -112,7 +112,7 @@ def class_of(given: Rule | Callable[..., Any], decay: str | None = None) -> type
     space = {
         "the_rule": found,
         "made_from": (name or given, decay),
-        "__doc__": found.doc,
+        "__doc__": _page(found),
         "__module__": __name__,
     }
     made = type(found.name, (RuleOptimizer,), space)
@@ -128,6 +128,22 @@ def class_of(given: Rule | Callable[..., Any], decay: str | None = None) -> type
         ]
     )
     return made
+
+
+def _page(rule: Rule) -> str:
+    """The class's docstring: the rule's page, its formula, and its hyper-parameters."""
+    lines = [rule.doc.strip() or f"An optimizer that follows {rule.name}.", "", "The rule:", ""]
+    lines += [f"    {line}" for line in rule.formula_text.splitlines()]
+    lines += ["", "Args:", "    params: the parameters, as torch.optim takes them."]
+    lines += [
+        f"    {h.name}: {h.doc or 'a number'}. In {h.allowed}. Default {h.default:g}." for h in rule.hypers
+    ]
+    lines += [
+        "    maximize: climb instead of descend.",
+        "    differentiable: let autograd record the step.",
+        "    strict: refuse values that are allowed but make no sense, instead of warning.",
+    ]
+    return "\n".join(lines)
 
 
 def _registered(rule: Rule) -> bool:

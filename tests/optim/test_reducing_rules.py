@@ -1,0 +1,171 @@
+"""Rules that sum over tensors, as optimizers: against torch, over groups and dtypes, and what becomes of their state."""
+
+import copy
+
+import pytest
+import torch
+
+import descend
+from descend.formula import State, chain
+from descend.formula.vocabulary import global_norm, global_sum, maximum, mean, minimum, norm, sqrt
+
+
+def lamb_like(p, g, t, m, v, lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-6):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    u = m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)
+    p = p - lr * norm(p) / norm(u) * u
+    return p, m, v
+
+
+def clip_all(g, most=1.0):
+    g = g * minimum(1, most / (global_norm(g) + 1e-6))
+    return g
+
+
+def along(p, g, d=State(scalar=True, init=1e-3), start=State(init="p"), lr=0.1):
+    d = maximum(d, global_sum(g * (start - p)))
+    p = p - lr * d * g
+    return p, d, start
+
+
+def factored(
+    p, g, t, r=State("row_var", shape="rows"), c=State("col_var", shape="columns"), lr=1e-2, eps=1.1920929e-07
+):
+    w = t**-0.8
+    alpha = maximum(1e-3, sqrt(mean(p**2))) * minimum(lr, 1 / sqrt(t))
+    r = (1 - w) * r + w * mean(g**2, "rows")
+    c = (1 - w) * c + w * mean(g**2, "columns")
+    u = g / sqrt(maximum(r * c / maximum(mean(r), eps), eps * eps))
+    p = p - alpha / maximum(1, sqrt(mean(u**2))) * u
+    return p, r, c
+
+
+SHAPES = ((33, 40), (64,), (5, 7, 3), (), (0,), (40_000,))
+
+
+def parameters(shapes=SHAPES, dtype=torch.float32, seed=1):
+    random = torch.Generator().manual_seed(seed)
+    return [
+        torch.nn.Parameter(torch.randn(s, generator=random, dtype=torch.float64).to(dtype)) for s in shapes
+    ]
+
+
+def gradients(params, seed):
+    random = torch.Generator().manual_seed(seed)
+    for p in params:
+        p.grad = 3 * torch.randn(p.shape, generator=random, dtype=torch.float64).to(p.dtype)
+
+
+def test_clipping_by_the_norm_of_everything_is_clip_grad_norm_and_adamw():
+    ours, theirs = parameters(), parameters()
+    mine = descend.optimizer(chain(clip_all, descend.rules.get("adamw")))(ours[:3])
+    mine.add_param_group({"params": ours[3:], "lr": 1e-2})
+    other = torch.optim.AdamW([{"params": theirs[:3]}, {"params": theirs[3:], "lr": 1e-2}])
+    for step in range(5):
+        gradients(ours, step)
+        gradients(theirs, step)
+        if step == 2:
+            ours[1].grad = theirs[1].grad = None
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        other.step()
+        mine.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (33, 700), (1, 5), (5, 1)])
+def test_a_factored_rule_is_torchs_adafactor(shape):
+    (a,), (b,) = parameters([shape]), parameters([shape])
+    mine, other = descend.optimizer(factored)([a]), torch.optim.Adafactor([b], lr=1e-2, weight_decay=0.0)
+    for step in range(20):
+        gradients([a], step)
+        gradients([b], step)
+        mine.step()
+        other.step()
+    assert torch.allclose(a, b, rtol=2e-6, atol=1e-6)
+    assert mine.state[a]["row_var"].shape == (shape[0], 1)
+    assert mine.state[a]["col_var"].shape == (1, shape[1])
+    assert "back end: cpu" in repr(mine)
+
+
+def test_a_matrix_that_does_not_lie_row_by_row_takes_the_torch_back_end():
+    (a,), b = parameters([(6, 9)]), torch.nn.Parameter(torch.empty(9, 6).t())
+    b.data.copy_(a.data)
+    one, two = descend.optimizer(factored)([a]), descend.optimizer(factored)([b])
+    for step in range(3):
+        gradients([a], step)
+        gradients([b], step)
+        one.step()
+        two.step()
+    assert "back end: torch" in repr(two)
+    assert torch.allclose(a, b, rtol=1e-6)
+    with pytest.raises(descend.UsageError, match="one number for each of the rows of a matrix"):
+        vector = parameters([(4,)])
+        gradients(vector, 0)
+        descend.optimizer(factored)(vector).step()
+
+
+def test_a_sum_over_everything_goes_over_dtypes_layouts_and_back_ends():
+    whole = torch.arange(1.0, 13.0)
+    params = [
+        torch.nn.Parameter(torch.zeros(4)),
+        torch.nn.Parameter(torch.zeros(3, dtype=torch.float64)),
+        torch.nn.Parameter(torch.zeros(10)[::2]),
+    ]
+    for p, g in zip(params, (whole[:4], whole[4:7].double(), whole[7:]), strict=True):
+        p.grad = g
+
+    def plain(p, g, lr=1.0):
+        p = p - lr * g / global_norm(g)
+        return p
+
+    descend.optimizer(plain)(params).step()
+    found = torch.cat([p.detach().float() for p in params])
+    assert torch.allclose(found, -whole / whole.norm(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("formula", [lamb_like, along])
+@pytest.mark.parametrize("how", ["state dict", "deepcopy"])
+def test_a_run_goes_on_to_the_bit_from_its_state(formula, how):
+    made = descend.optimizer(formula)
+    first, second = parameters(), parameters()
+    one = made(first)
+    for step in range(3):
+        gradients(first, step)
+        one.step()
+    if how == "deepcopy":
+        second, two = copy.deepcopy((first, one))
+    else:
+        for p, q in zip(first, second, strict=True):
+            q.data.copy_(p.data)
+        two = made(second)
+        two.load_state_dict(copy.deepcopy(one.state_dict()))
+    for step in range(3, 6):
+        gradients(first, step)
+        gradients(second, step)
+        one.step()
+        two.step()
+    for p, q in zip(first, second, strict=True):
+        assert torch.equal(p, q)
+        assert all(torch.equal(x, two.state[q][key]) for key, x in one.state[p].items())
+
+
+def test_a_scalar_state_that_hangs_on_a_sum_is_one_number_for_all():
+    params = parameters([(3,), (2, 2)])
+    opt = descend.optimizer(along)(params)
+    before = [p.detach().double().clone() for p in params]
+    for step in range(4):
+        gradients(params, step)
+        parts = [(p.grad.double() * (b - p.double())).sum() for p, b in zip(params, before, strict=True)]
+        wanted = max(float(opt.state[params[0]]["d"]) if step else 1e-3, float(sum(parts)))
+        opt.step()
+        assert [float(opt.state[p]["d"]) for p in params] == pytest.approx([wanted] * 2, rel=1e-6)
+
+
+def test_differentiable_is_refused_where_a_rule_sums():
+    params = parameters([(3,)])
+    opt = descend.optimizer(lamb_like)(params, differentiable=True)
+    gradients(params, 0)
+    with pytest.raises(descend.UsageError, match="has no differentiable form"):
+        opt.step()
