@@ -66,6 +66,7 @@ class Counters:
         self.counts = steps.numpy()
         self.kept = kept.numpy()
         self._scalars = program.scalars
+        self._early = [k for k, s in enumerate(scalars) if s.name in program.scalars.states]
         self._steps: list[float] = []
         self._seen = b""
         self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
@@ -99,8 +100,8 @@ class Counters:
             kept = self.kept[:, first].tolist() if len(self.kept) else ()
             row, states = self._scalars(t, *self.values(group), *kept)
             rows.append(row)
-            if states:
-                self.kept[:, index] = np.reshape(states, (-1, 1))
+            for place, value in zip(self._early, states, strict=True):
+                self.kept[place, index] = value
         if active is None:
             self.counts += 1
             self._seen = self._look()
@@ -139,7 +140,9 @@ class CpuPlan:
         ]
         self.kernel = cpu.kernel(program, tuple(cpu.storage_name(x.dtype) for x in operands))
         pairs = [2 if p.is_complex() else 1 for p in self.params]
-        self.table = cpu.Table(self.kernel, [p.numel() * k for p, k in zip(self.params, pairs, strict=True)])
+        self.program = program
+        sizes = [p.numel() * k for p, k in zip(self.params, pairs, strict=True)]
+        self.table = cpu.Table(self.kernel, sizes, cpu.matrices(program, self.params))
         self.gatherer = Gatherer(self.params, gradients, columns, private)
         self.counters = Counters(members, [s for s in rule.states if s.scalar], values, program, step_key)
         self.width = len(program.scalars.row)
@@ -158,12 +161,25 @@ class CpuPlan:
 
     def launch(self) -> None:
         """Take the step."""
-        missing = self.gatherer.missing
-        if missing == len(self.params):
-            return
-        active = None if missing == 0 else self.gatherer.addresses[:, 1] != 0
-        if active is not None:  # an empty tensor has no address but takes part
-            active |= np.array([p.numel() == 0 and p.grad is not None for p in self.params])
+        active = self.active()
+        if active is None:
+            self.fill_rows(None)
+            self.table.launch()
+        elif active.any():
+            self.fill_rows(active)
+            self.table.launch_some(active)
+        self.touched(active)
+
+    def active(self) -> Any:
+        """Which parameters have a gradient in this step [n]; None for all."""
+        if self.gatherer.missing == 0:
+            return None
+        # an empty tensor has no address but takes part
+        empty = np.array([p.numel() == 0 and p.grad is not None for p in self.params])
+        return (self.gatherer.addresses[:, 1] != 0) | empty
+
+    def fill_rows(self, active: Any) -> None:
+        """Count the step and write the first pass's scalars where the kernel reads them."""
         sorted_anew = self.counters.sort(active)
         rows = self.counters.advance(active)
         if sorted_anew or not self._bound:
@@ -174,15 +190,17 @@ class CpuPlan:
             self._rows[0 : self.width] = rows[0]
         else:
             self._rows[0 : self.width * len(rows)] = [x for row in rows for x in row]
+
+    def touched(self, active: Any) -> None:
+        """Tell autograd what was written."""
         if active is None:
-            self.table.launch()
             torch.autograd.graph.increment_version(self._written)
-        else:
-            self.table.launch_some(active)
-            n = len(self.params)
-            torch.autograd.graph.increment_version(
-                [self._written[j * n + int(i)] for j in range(self._k) for i in np.flatnonzero(active)]
-            )
+            return
+        n = len(self.params)
+        places = np.flatnonzero(active).tolist()
+        torch.autograd.graph.increment_version(
+            [self._written[j * n + i] for j in range(self._k) for i in places]
+        )
 
 
 class TorchPlan:
@@ -210,12 +228,12 @@ class TorchPlan:
         self.step_key = step_key
         self.traced = traced
         self.sparse = sparse
-        self._scalars = [s.key for s in program.rule.states if s.scalar]
-        self._elements = {s.name: s.key for s in program.rule.states if not s.scalar}
+        self.scalar_keys = [s.key for s in program.rule.states if s.scalar]
+        self.element_keys = {s.name: s.key for s in program.rule.states if not s.scalar}
         for m in members:
             if step_key is not None:
                 dict.__setitem__(m.state, step_key, _number(m.state.get(step_key, 0.0), torch.float32))
-            for key in self._scalars:
+            for key in self.scalar_keys:
                 if not traced:
                     dict.__setitem__(m.state, key, _number(m.state[key], torch.float64))
         self._looks = [_look(m.param) for m in members]
@@ -231,17 +249,27 @@ class TorchPlan:
                 if m.param.grad is not None:
                     self._one(m, m.param.grad)
 
+    def count(self, m: Member) -> float:
+        """How many steps a parameter has taken."""
+        return float(m.state[self.step_key]) if self.step_key is not None else m.count
+
+    def counted(self, m: Member) -> None:
+        """One more."""
+        m.count += 1
+        if self.step_key is not None:
+            m.state[self.step_key] += 1
+
     def _one(self, m: Member, g: torch.Tensor) -> None:
         p = m.param
-        t = float(m.state[self.step_key]) if self.step_key is not None else m.count
+        t = self.count(m)
         scalars = self.program.scalars
-        values = (*self.values(m.group), *(m.state[key] for key in self._scalars))
+        values = (*self.values(m.group), *(m.state[key] for key in self.scalar_keys))
         if self.traced:
             row, states = _traced_scalars(scalars)(t + 1, *map(_exact, values))
             row = tuple(bool(x) if _is_condition(x) else x for x in row)
         else:
             row, states = scalars(t + 1, *map(float, values))
-        operands = {"p": p, "g": g, **{name: m.state[key] for name, key in self._elements.items()}}
+        operands = {"p": p, "g": g, **{name: m.state[key] for name, key in self.element_keys.items()}}
         if g.layout != torch.strided and self.sparse == "touched":
             new = {}
             touched_step(self.program, row, operands)
@@ -253,17 +281,15 @@ class TorchPlan:
             p.copy_(new.pop("p"))
         for name, value in new.items():
             if self.traced:
-                dict.__setitem__(m.state, self._elements[name], value)
+                dict.__setitem__(m.state, self.element_keys[name], value)
             else:
-                m.state[self._elements[name]].copy_(value)
-        for key, number in zip(self._scalars, states, strict=True):
+                m.state[self.element_keys[name]].copy_(value)
+        for key, number in zip(self.scalar_keys, states, strict=True):
             if self.traced:
                 dict.__setitem__(m.state, key, number)
             else:
                 m.state[key].fill_(number)
-        m.count += 1
-        if self.step_key is not None:
-            m.state[self.step_key].fill_(t + 1)
+        self.counted(m)
 
 
 @cache

@@ -125,7 +125,10 @@ def _sign(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
-_OVER: dict[str, dict[str, Any]] = {"rows": {"dim": -1, "keepdim": True}, "columns": {"dim": -2, "keepdim": True}}
+_OVER: dict[str, dict[str, Any]] = {
+    "rows": {"dim": -1, "keepdim": True},
+    "columns": {"dim": -2, "keepdim": True},
+}
 
 
 def _sum(x: torch.Tensor, over: str) -> torch.Tensor:

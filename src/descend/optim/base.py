@@ -15,10 +15,11 @@ from .. import rules
 from ..errors import UsageError
 from ..formula import Rule, stage
 from ..kernels.plans import CpuPlan, Member, TorchPlan
+from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
 from .members import beside, cpu_takes, dtypes, reader, same_items
 from .parts import plain, untraced
-from .state import Changes, OptimizerState, ParameterState, dtype_of_state, filled
+from .state import Changes, OptimizerState, ParameterState, dtype_of_state, new_state, shape_of_state
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 
@@ -75,6 +76,7 @@ class FormulaOptimizer(TorchOptimizer):
     def _forget(self) -> None:
         self._seen = -1
         self._plans: list[CpuPlan | TorchPlan] = []
+        self._staged: list[StagedCpuPlan | StagedTorchPlan] = []
         self._snapshot: list[tuple[Hashable, list[torch.Tensor]]] = []
         self._dormant: list[torch.Tensor] = []
         self._unstepped: set[int] = set()
@@ -116,6 +118,8 @@ class FormulaOptimizer(TorchOptimizer):
                 raise RuntimeError("a parameter, gradient or state changed while the optimizer looked at it")
         for plan in self._plans:
             plan.launch()
+        if self._staged:
+            launch_together(self._staged)
         if self._unstepped:
             self._unstepped.clear()
         return loss
@@ -145,10 +149,10 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _prepared(self) -> bool:
         """Whether every plan fits the tensors as they are now."""
-        for plan in self._plans:  # noqa: SIM110  a generator costs as much as a small plan
+        for plan in self._plans:  # a generator costs as much as a small plan
             if not plan.prepare():
                 return False
-        return True
+        return not self._staged or all(plan.prepare() for plan in self._staged)
 
     def _still_holds(self) -> bool:
         """Whether the plans fit the groups and states as they are now."""
@@ -162,7 +166,7 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _plan(self) -> None:
         """Sort all parameters that have a gradient or a state into plans."""
-        self._plans, self._dormant = [], []
+        self._plans, self._staged, self._dormant = [], [], []
         awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
         for group in self.param_groups:
             rule = self._rule(group)
@@ -188,11 +192,15 @@ class FormulaOptimizer(TorchOptimizer):
                 key = (stage(rule), *dtypes(member, rule))
             sorted_members.setdefault(key, []).append(member)
         for (program, *how), found in sorted_members.items():
-            if how[0] is None:
-                values = self._values(program.rule, exact=how[1])
+            values = self._values(program.rule, exact=how[0] is None and how[1])
+            private = not self._changes.shown
+            if program.rule.reduces and how[0] is None:
+                self._staged.append(StagedTorchPlan(program, found, values, self.step_key, how[1], how[2]))
+            elif program.rule.reduces:
+                self._staged.append(StagedCpuPlan(program, found, values, self.step_key, private))
+            elif how[0] is None:
                 self._plans.append(TorchPlan(program, found, values, self.step_key, how[1], how[2]))
             else:
-                values, private = self._values(program.rule), not self._changes.shown
                 self._plans.append(CpuPlan(program, found, values, self.step_key, private))
         self._snapshot = [(self._variant(g), list(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
@@ -222,13 +230,13 @@ class FormulaOptimizer(TorchOptimizer):
             zip((h.name for h in rule.hypers), self._values(rule, exact=traced)(group), strict=True)
         )
         for s in rule.states:
-            start = hypers[s.init] if isinstance(s.init, str) else s.init
             value = state.get(s.key)
             if s.scalar:
-                value = start if value is None else value
+                value = hypers[s.init] if isinstance(s.init, str) and value is None else value
+                value = s.init if value is None else value
             elif value is None:
-                value = filled(p, float(start))
-            elif value.shape != p.shape:
+                value = new_state(s, p, hypers)
+            elif value.shape != shape_of_state(s, p):
                 raise UsageError(
                     f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                     "give it a state of its own shape, or none"
@@ -323,7 +331,7 @@ class FormulaOptimizer(TorchOptimizer):
         """A parameter's saved state, checked, in memory of our own."""
         variants = [self._rule(group), *map(rules.get, self.family)]
         known = {s.key: s for variant in variants for s in variant.states}
-        elements = [key for key, s in known.items() if not s.scalar]
+        elements = {key: shape_of_state(s, p) for key, s in known.items() if not s.scalar}
         scalars = [key for key, s in known.items() if s.scalar]
         check_saved_state(p, saved, elements, scalars, type(self).__name__)
         kept: dict[str, Any] = {}
@@ -365,7 +373,9 @@ class FormulaOptimizer(TorchOptimizer):
             plain(TorchOptimizer.zero_grad)(self, set_to_none)
 
     def __repr__(self) -> str:
-        kinds = sorted({plan.backend for plan in self._plans}) or ["chosen at the first step"]
+        kinds = sorted({plan.backend for plan in [*self._plans, *self._staged]}) or [
+            "chosen at the first step"
+        ]
         return f"{super().__repr__()[:-1]}\nback end: {', '.join(kinds)}\n)"
 
 

@@ -113,9 +113,13 @@ def check_saved_groups(
 
 
 def check_saved_state(
-    p: torch.Tensor, state: Mapping[str, Any], elements: Collection[str], scalars: Collection[str], name: str
+    p: torch.Tensor,
+    state: Mapping[str, Any],
+    elements: Mapping[str, torch.Size],
+    scalars: Collection[str],
+    name: str,
 ) -> None:
-    """Refuse a parameter's saved state of another rule or of another shape."""
+    """Refuse a parameter's saved state of another rule or of another shape than `elements` says."""
     own = {*elements, *scalars, "step"}
     foreign = [key for key in state if key in _state_keys() and key not in own]
     if foreign:
@@ -125,7 +129,7 @@ def check_saved_state(
             f"{name} keeps {keeps}. Load it into the class that saved it"
         )
     for key, value in state.items():
-        if key in elements and isinstance(value, torch.Tensor) and value.shape != p.shape:
+        if key in elements and isinstance(value, torch.Tensor) and value.shape != elements[key]:
             raise UsageError(
                 f"the saved state {key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}: "
                 "the state dict belongs to another model, or its parameters are in another order"

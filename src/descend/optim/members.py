@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from ..formula import Rule
+from ..formula import Rule, stage
 from ..kernels import cpu
 from ..kernels.cpu.gather import same_layout
 from ..kernels.plans import Member
@@ -25,6 +25,8 @@ def same_items(now: list[Any], then: list[Any]) -> bool:
 def cpu_takes(member: Member, rule: Rule) -> bool:
     """Whether the CPU kernel can step a parameter where it lies."""
     p, g = member.param, member.param.grad
+    if cpu.asks_for_rows(stage(rule)) and not (p.dim() == 2 and p.is_contiguous() and not p.is_complex()):
+        return False
     return (
         cpu.takes(p)
         and all(member.state[s.key].layout == p.layout for s in rule.states if not s.scalar)
@@ -64,6 +66,11 @@ def beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     dtype = dtype_of_state(p, value)
     if value.device != p.device or value.dtype != dtype:
         value = value.detach().to(p.device, dtype)
-    if value.layout == p.layout == torch.strided and cpu.is_dense(p) and not same_layout(value, p):
+    if (
+        value.layout == p.layout == torch.strided
+        and value.shape == p.shape
+        and cpu.is_dense(p)
+        and not same_layout(value, p)
+    ):
         value = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value.detach())
     return value

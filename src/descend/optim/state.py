@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from ..errors import UsageError
+from ..formula import State
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -168,6 +171,32 @@ def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:
     torch rounds such a state to the parameter's type when it loads it, and loses most of its digits.
     """
     return torch.float32 if p.dtype in _HALF and value.dtype == torch.float32 else p.dtype
+
+
+def shape_of_state(state: State, p: torch.Tensor) -> torch.Size:
+    """The shape of a parameter's state: its own, or one number for each row or column of a matrix.
+
+    Raises UsageError where the parameter has no rows and columns.
+    """
+    if state.shape == "element":
+        return p.shape
+    if p.dim() < 2:
+        raise UsageError(
+            f"the state {state.name!r} is one number for each of the {state.shape} of a matrix; a parameter "
+            f"of shape {tuple(p.shape)} has none: give it a group with another rule"
+        )
+    rows, columns = p.shape[-2:]
+    return torch.Size([*p.shape[:-2], *((rows, 1) if state.shape == "rows" else (1, columns))])
+
+
+def new_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Tensor:
+    """A state as it is before the first step."""
+    if state.init == "p":
+        return p.detach().clone(memory_format=torch.preserve_format)
+    start = float(hypers[state.init] if isinstance(state.init, str) else state.init)
+    if state.shape == "element":
+        return filled(p, start)
+    return torch.full(shape_of_state(state, p), start, dtype=p.dtype, device=p.device)
 
 
 def filled(p: torch.Tensor, start: float) -> torch.Tensor:

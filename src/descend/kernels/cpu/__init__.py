@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -49,6 +50,18 @@ def _dense(p: torch.Tensor) -> bool:
             return False
         expected *= size
     return True
+
+
+def matrices(program: Program, params: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
+    """The rows and columns of every parameter, where a program asks for them; else nothing."""
+    if not asks_for_rows(program):
+        return []
+    return [(p.shape[0], p.shape[1]) for p in params]
+
+
+def asks_for_rows(program: Program) -> bool:
+    """Whether a program has to know where the rows of a matrix begin; its parameters must be matrices."""
+    return any(domain != "element" for domain in program.domains.values()) or bool(program.vectors)
 
 
 def storage_name(dtype: torch.dtype) -> str:

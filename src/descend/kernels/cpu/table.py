@@ -30,9 +30,9 @@ class Table:
         program = kernel.program
         self.sizes = np.asarray(sizes, np.int64)
         self.elements = int(self.sizes.sum())
-        self._extents = {"element": self.sizes}
+        self.extents = {"element": self.sizes}
         if shapes:
-            self._extents |= dict(zip(("rows", "columns"), np.asarray(shapes, np.int64).T, strict=True))
+            self.extents |= dict(zip(("rows", "columns"), np.asarray(shapes, np.int64).T, strict=True))
         self.chunks = _cut(self.sizes)
         self._chunks = {"element": self.chunks}
         widest = 1 + max(len(one.reductions) for one in program.passes)
@@ -52,13 +52,13 @@ class Table:
             if program.is_matrix(number):
                 self._chunks["matrix"] = _cut_rows(np.asarray(shapes, np.int64))
             elif one.domain != "element":
-                self._chunks[one.domain] = _cut(self._extents[one.domain])
-        self._vectors = [np.zeros(int(self._extents[scope(n)].sum())) for n in program.vectors]
+                self._chunks[one.domain] = _cut(self.extents[one.domain])
+        self._vectors = [np.zeros(int(self.extents[scope(n)].sum())) for n in program.vectors]
         addresses = np.zeros((len(self.sizes), max(1, len(program.vectors))), np.int64)
         for k, n in enumerate(program.vectors):
-            extent = self._extents[scope(n)]
+            extent = self.extents[scope(n)]
             addresses[:, k] = self._vectors[k].ctypes.data + 8 * (np.cumsum(extent) - extent)
-        widths = np.ascontiguousarray(self._extents.get("columns", self.sizes))
+        widths = np.ascontiguousarray(self.extents.get("columns", self.sizes))
         strips = max(sum(scope(n) == "columns" for n in one.reductions) for one in program.passes)
         scratch = np.zeros(0)
         if strips:
@@ -115,7 +115,7 @@ class Table:
         chunks = self._chunks[kind]
         if active is not None:
             chunks = np.ascontiguousarray(chunks[active[chunks[:, 0]]])
-        extent = self.sizes if kind == "matrix" else self._extents[kind]
+        extent = self.sizes if kind == "matrix" else self.extents[kind]
         work = int(extent.sum() if active is None else extent[active].sum())
         self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
         self._ctx[4] = ctypes.addressof(rows)
@@ -149,7 +149,7 @@ class Table:
             if scope(n) not in ("rows", "columns"):
                 continue
             vector = self._vectors[program.vectors.index(n)]
-            rows, columns = self._extents["rows"], self._extents["columns"]
+            rows, columns = self.extents["rows"], self.extents["columns"]
             if scope(n) == "rows":
                 if n.op.startswith("mean"):
                     vector /= np.repeat(columns, rows)

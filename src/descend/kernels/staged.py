@@ -1,0 +1,232 @@
+"""Plans of rules that sum over tensors: several passes, with the host's float64 arithmetic between them.
+
+A sum over all tensors goes over all plans of an optimizer, so such plans take every pass together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..errors import UsageError
+from ..formula import Pass, Program
+from ..formula.nodes import Node, scope
+from . import torch_ops
+from .plans import CpuPlan, Member, TorchPlan
+
+
+class StagedPlan(Protocol):
+    """What the passes of a step ask of a plan."""
+
+    program: Program
+    counts: dict[str, Any]
+    """Elements, rows and columns of every parameter that takes part [n], zero for the others."""
+
+    def begin(self) -> None:
+        """Look which parameters take part, count the step, and compute the first pass's scalars."""
+
+    def sweep(self, number: int) -> list[Any]:
+        """Run a pass: an array [n] for every reduction that is one number a tensor."""
+
+    def learn(self, values: list[Any]) -> None:
+        """Take in what the passes so far have summed up."""
+
+    def finish(self) -> None:
+        """Write the scalar states that depend on a sum."""
+
+
+def launch_together(plans: Sequence[StagedPlan]) -> None:
+    """One step of several plans, pass by pass."""
+    for plan in plans:
+        plan.begin()
+    for number in range(max((len(plan.program.passes) for plan in plans), default=0)):
+        current = [plan for plan in plans if number < len(plan.program.passes)]
+        sums = [plan.sweep(number) for plan in current]
+        counts = [plan.counts for plan in current]
+        joined = join([plan.program.passes[number] for plan in current], sums, counts)
+        for plan, values in zip(current, joined, strict=True):
+            plan.learn(values)
+    for plan in plans:
+        plan.finish()
+
+
+def join(
+    passes: Sequence[Pass], sums: Sequence[list[Any]], counts: Sequence[dict[str, Any]]
+) -> list[list[Any]]:
+    """What the next passes may use: means divided, and sums over all tensors joined over all plans.
+
+    `sums` holds, for every plan, an array [n] for each reduction that is one number a tensor.
+    Raises UsageError where plans sum over all tensors in different ways.
+    """
+    own = [[n for n in one.reductions if scope(n) in ("tensor", "global")] for one in passes]
+    shared = [[k for k, n in enumerate(nodes) if scope(n) == "global"] for nodes in own]
+    asking = [places for places in shared if places]
+    if any(len(places) != len(asking[0]) for places in asking):
+        raise UsageError(
+            "parameter groups whose rules sum over all tensors differently cannot share an optimizer"
+        )
+    found: list[list[Any]] = []
+    with np.errstate(all="ignore"):
+        for one, nodes, values, count in zip(passes, own, sums, counts, strict=True):
+            amount = count[one.domain]
+            means = [n.op.startswith("mean") and scope(n) == "tensor" for n in nodes]
+            found.append([v / amount if mean else v for v, mean in zip(values, means, strict=True)])
+        taking = [i for i, places in enumerate(shared) if places]
+        for k in range(len(asking[0]) if asking else 0):
+            parts = [sums[i][shared[i][k]] for i in taking]
+            first = own[taking[0]][shared[taking[0]][k]]
+            if first.op.startswith("max"):
+                total = np.max([part.max(initial=-np.inf) for part in parts])
+            else:
+                total = np.sum([part.sum() for part in parts])
+            if first.op.startswith("mean"):
+                total = total / np.sum([counts[i][passes[i].domain].sum() for i in taking])
+            for i in taking:
+                found[i][shared[i][k]] = total
+    return found
+
+
+class _Host:
+    """The host's part of later passes: their scalars as arrays over the parameters, in float64."""
+
+    def __init__(self, program: Program, t: Any, hypers: Sequence[Any], kept: Any) -> None:
+        self.program = program
+        self.arguments = (t, *hypers, *kept)
+        self.known: list[Any] = []
+
+    def rows(self, number: int, n: int) -> Any:
+        """The scalars of a later pass, [n, scalars]."""
+        row, _ = self.program.passes[number].scalars.vector(*self.arguments, *self.known)
+        return np.stack([np.broadcast_to(x, n) for x in row], 1) if row else np.zeros((n, 0))
+
+    def states(self, n: int) -> Any:
+        """The new scalar states that depend on a sum, [states, n]."""
+        _, states = self.program.final.vector(*self.arguments, *self.known)
+        return np.stack([np.broadcast_to(x, n) for x in states])
+
+
+class StagedCpuPlan(CpuPlan):
+    """Parameters of one program and one set of dtypes, stepped by one launch of the CPU kernel a pass."""
+
+    def begin(self) -> None:
+        """Look which parameters take part, count the step, and compute the first pass's scalars."""
+        counters = self.counters
+        self._active = self.active()
+        took = 1 if self._active is None else self._active
+        self.counts = {domain: extent * took for domain, extent in self.table.extents.items()}
+        kept = counters.kept.copy()
+        self._later: dict[int, Any] = {}
+        self.fill_rows(self._active)
+        hypers = np.zeros((len(self.program.rule.hypers), len(self.params)))
+        for group, index, _ in counters.cohorts:
+            hypers[:, index] = np.reshape(counters.values(group), (-1, 1))
+        self._host = _Host(self.program, counters.counts.astype(np.float64), list(hypers), kept)
+
+    def sweep(self, number: int) -> list[Any]:
+        """Run a pass: an array [n] for every reduction that is one number a tensor."""
+        rows = self._rows
+        if number:
+            n = len(self.params)
+            rows = self._later.setdefault(number, self.kernel.rows(n, number))
+            values = self._host.rows(number, n)
+            np.frombuffer(rows)[: values.size] = values.ravel()
+        return self.table.launch_pass(number, rows, self._active)
+
+    def learn(self, values: list[Any]) -> None:
+        """Take in what a pass has summed up."""
+        self._host.known += values
+
+    def finish(self) -> None:
+        """Write the scalar states that depend on a sum."""
+        final = self.program.final.states
+        if final:
+            names = [s.name for s in self.program.rule.states if s.scalar]
+            took = slice(None) if self._active is None else self._active
+            kept = self._host.states(len(self.params))
+            for name, new in zip(final, kept, strict=True):
+                self.counters.kept[names.index(name), took] = new[took]
+        self.touched(self._active)
+
+
+class StagedTorchPlan(TorchPlan):
+    """Parameters stepped one by one with torch operations, pass by pass."""
+
+    def begin(self) -> None:
+        """Look which parameters take part, and count their step."""
+        if self.traced:
+            name = self.program.rule.name
+            raise UsageError(
+                f"{name} sums over tensors and has no differentiable form; leave differentiable out"
+            )
+        self._active = [m for m in self.members if m.param.grad is not None]
+        self._operands = [self._computable(m) for m in self._active]
+        self._vectors: list[dict[Node, torch.Tensor]] = [{} for _ in self._active]
+        shapes = [operands["p"].shape for operands in self._operands]
+        extents = {
+            "element": [s.numel() for s in shapes],
+            "rows": [s[:-1].numel() for s in shapes],
+            "columns": [s.numel() // max(1, s[-2:-1].numel()) for s in shapes],
+        }
+        self.counts = {domain: np.array(found, np.float64) for domain, found in extents.items()}
+        t = [self.count(m) + 1 for m in self._active]
+        hypers = [tuple(map(float, self.values(m.group))) for m in self._active]
+        kept = [tuple(float(m.state[key]) for key in self.scalar_keys) for m in self._active]
+        host = [np.array(column, np.float64) for column in zip(*hypers, strict=True)]
+        states = [np.array(column, np.float64) for column in zip(*kept, strict=True)]
+        self._host = _Host(self.program, np.array(t), host, states)
+        scalars = self.program.scalars
+        self._first = [
+            scalars(*given) for given in ((a, *b, *c) for a, b, c in zip(t, hypers, kept, strict=True))
+        ]
+
+    def _computable(self, m: Member) -> dict[str, torch.Tensor]:
+        """The operands as dense real tensors; p and the states are views of what the person holds."""
+        g = m.param.grad
+        assert g is not None
+        operands = {"p": m.param.detach(), "g": g if g.layout == torch.strided else g.to_dense()}
+        operands |= {name: m.state[key] for name, key in self.element_keys.items()}
+        if m.param.is_complex():
+            return {word: torch.view_as_real(x.resolve_conj()) for word, x in operands.items()}
+        return operands
+
+    @torch.no_grad()
+    def sweep(self, number: int) -> list[Any]:
+        """Run a pass: an array [n] for every reduction that is one number a tensor."""
+        own = [n for n in self.program.passes[number].reductions if scope(n) in ("tensor", "global")]
+        n = len(self._active)
+        rows = self._host.rows(number, n).tolist() if number else [row for row, _ in self._first]
+        sums = np.zeros((len(own), n))
+        for i, operands in enumerate(self._operands):
+            new, found = torch_ops.run_pass(self.program, number, tuple(rows[i]), operands, self._vectors[i])
+            for word, value in new.items():
+                operands[word].copy_(value)
+            for k, reduction in enumerate(own):  # a mean is handed over undivided, as the kernels do
+                whole = (
+                    self.counts[self.program.passes[number].domain][i] if reduction.op == "mean_tensor" else 1
+                )
+                sums[k, i] = float(found.pop(reduction)) * whole
+            self._vectors[i] |= found
+        return list(sums)
+
+    def learn(self, values: list[Any]) -> None:
+        """Take in what a pass has summed up."""
+        self._host.known += values
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Write the scalar states and the count."""
+        names = {s.name: s.key for s in self.program.rule.states if s.scalar}
+        for m, (_, states) in zip(self._active, self._first, strict=True):
+            for name, value in zip(self.program.scalars.states, states, strict=True):
+                m.state[names[name]].fill_(value)
+        if self.program.final.states:
+            for name, new in zip(
+                self.program.final.states, self._host.states(len(self._active)), strict=True
+            ):
+                for m, value in zip(self._active, new.tolist(), strict=True):
+                    m.state[names[name]].fill_(value)
+        for m in self._active:
+            self.counted(m)
