@@ -1,4 +1,4 @@
-"""Rules that sum over tensors, as optimizers: against torch, over groups and dtypes, with state that goes on."""
+"""Rules that sum over tensors, as optimizers: against torch, over groups and dtypes, with lasting state."""
 
 import copy
 
