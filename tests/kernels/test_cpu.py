@@ -322,3 +322,36 @@ def test_a_chain_costs_no_more_launches_than_its_rule():
     run(rules.get("adam"), other, t=1)
     for w in ("p", "m", "v"):
         assert torch.allclose(operands[w], other[w], rtol=1e-6)
+
+
+def test_addresses_follow_a_parameter_that_changes_its_inside():
+    """swap_tensors gives a Python tensor another C++ tensor; what was read before must not be used again."""
+    p, q = torch.nn.Parameter(torch.randn(8)), torch.nn.Parameter(torch.randn(8))
+    p.grad = torch.randn(8)
+    q.grad = torch.randn(8)
+    reader = gather.Gatherer([p], [p.grad], [])
+    assert reader.read() == gather.FINE
+    torch.utils.swap_tensors(p, q)
+    assert reader.read() == gather.FINE
+    assert reader.addresses.tolist() == [[p.data_ptr(), p.grad.data_ptr()]]
+    p.grad = p.grad.to_sparse()
+    assert reader.read() == gather.OTHER_GRADIENT
+    p.grad = None
+    assert reader.read() == gather.FINE
+    assert reader.missing == 1
+
+
+def test_without_torchs_c_functions_everything_is_read_in_python(monkeypatch):
+    monkeypatch.setattr(gather, "_native", lambda: None)
+    params = [
+        torch.nn.Parameter(torch.randn(3, 5)),
+        torch.nn.Parameter(torch.randn(7, dtype=torch.complex64)),
+    ]
+    other = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    for p, q in zip(params, other, strict=True):
+        p.grad = torch.randn_like(p)
+        q.grad = p.grad.clone()
+    descend.Adam(params, lr=0.1).step()
+    monkeypatch.undo()
+    descend.Adam(other, lr=0.1).step()
+    assert all(torch.equal(p, q) for p, q in zip(params, other, strict=True))
