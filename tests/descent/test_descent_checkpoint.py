@@ -157,6 +157,8 @@ def test_a_fault_at_every_point_of_a_save(tmp_path: Path, monkeypatch: pytest.Mo
             with pytest.raises((StorageError, Killed)):
                 checkpoint.save(directory, 10, {"step": 10, "w": torch.full((50,), 10.0)})
         checkpoint.clean(directory)
+        for path in checkpoint.steps(directory):
+            checkpoint._read(path)  # none is torn
         step, found, damaged = checkpoint.load(directory)
         assert step in (5, 10)
         assert damaged == []
@@ -191,6 +193,18 @@ def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, name: st
     assert len(damaged) == 1
     assert "step-00000010 is damaged" in damaged[0]
     assert os.listdir(tmp_path) == ["step-00000005"]
+
+
+def test_a_change_that_still_reads_is_found_by_its_hash(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        checkpoint.save(tmp_path, step, {"step": step, "w": torch.ones(8)}, keep=3)
+    numbers = tmp_path / "step-00000015" / "state.json"
+    numbers.write_bytes(numbers.read_bytes().replace(b"15", b"16"))
+    tensors = tmp_path / "step-00000010" / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"A")
+    step, found, damaged = checkpoint.load(tmp_path)
+    assert (step, found["step"], len(damaged)) == (5, 5, 2)
+    assert all("does not match its hash" in notice for notice in damaged)
 
 
 def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:

@@ -72,11 +72,11 @@ def test_a_rule_of_ours_by_name() -> None:
 
 
 def test_accumulated_batches_equal_one_large_batch() -> None:
-    whole = fit(linear(), tensors(), rule=lambda p: torch.optim.SGD(p, lr=0.1), batch=60, epochs=3)
+    whole = fit(linear(), tensors(), rule=lambda p: torch.optim.SGD(p, lr=0.1), batch=75, epochs=3)
     parts = fit(
-        linear(), tensors(), rule=lambda p: torch.optim.SGD(p, lr=0.1), batch=20, accumulate=3, epochs=3
+        linear(), tensors(), rule=lambda p: torch.optim.SGD(p, lr=0.1), batch=25, accumulate=3, epochs=3
     )
-    assert whole.steps == parts.steps == 12  # 184 samples: three full windows, and a last one of 4
+    assert whole.steps == parts.steps == 9  # 184 samples: two full windows, and a last one of 25 and 9
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)

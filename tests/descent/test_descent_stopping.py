@@ -94,6 +94,13 @@ def test_converged_looks_past_dropout() -> None:
     result = fit(model, tensors(), rule=sgd(0.0), epochs=3, tolerance=1e9)
     assert (result.reason, result.epochs) == ("converged", 1.0)
     assert model.training
+    assert model[1].training
+    data = loading.load(tensors())
+    norm = prepare(model, data, epochs=1).objective.full_gradient_norm()
+    model.eval()
+    loss = torch.nn.functional.cross_entropy(model(data.train.inputs), data.train.targets)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert norm == pytest.approx(float(torch.nn.utils.get_total_norm(gradients)), rel=1e-5)
 
 
 def test_a_loss_that_rises_is_remarked_upon() -> None:
