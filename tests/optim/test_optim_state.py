@@ -7,7 +7,7 @@ import gc
 import io
 import pickle
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 import pytest
@@ -193,6 +193,28 @@ def test_whoever_looks_at_the_state_may_move_it(look: Any) -> None:
     other.state[mirror[0]]["exp_avg"].mul_(2)
     walk(optimizer, params, 2, 4)
     walk(other, mirror, 2, 4)
+    same(params, mirror)
+
+
+def test_a_state_of_ones_own() -> None:
+    """torch's `state` is a plain attribute, which may be set; who set it may still move its tensors."""
+    params, mirror = fresh(), fresh()
+    optimizer, other = descend.Adam(params), torch.optim.Adam(mirror)
+    walk(optimizer, params, 0, 2)
+    walk(other, mirror, 0, 2)
+    mine = {p: {"step": 1.0, "exp_avg": torch.ones_like(p), "exp_avg_sq": torch.ones_like(p)} for p in params}
+    optimizer.state = defaultdict(dict, mine)
+    for q in mirror:
+        other.state[q]["step"].fill_(1)
+        other.state[q]["exp_avg"].fill_(1)
+        other.state[q]["exp_avg_sq"].fill_(1)
+    walk(optimizer, params, 2, 3)
+    walk(other, mirror, 2, 3)
+    for p, q in zip(params, mirror, strict=True):
+        mine[p]["exp_avg"].data = mine[p]["exp_avg"].data * 2
+        other.state[q]["exp_avg"].mul_(2)
+    walk(optimizer, params, 3, 4)
+    walk(other, mirror, 3, 4)
     same(params, mirror)
 
 

@@ -19,7 +19,7 @@ from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
 from .members import beside, cpu_takes, dtypes, reader, same_items
 from .parts import plain, untraced
-from .state import Changes, OptimizerState, ParameterState, dtype_of_state, new_state, shape_of_state
+from .state import Changes, OptimizerState, ParameterState, dtype_of_state, new_state, nothing, shape_of_state
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 
@@ -68,10 +68,23 @@ class FormulaOptimizer(TorchOptimizer):
         if defaults.get("fused") and defaults.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         self.strict = strict
-        self._changes = Changes()
-        self._forget()
         super().__init__(params, defaults)
-        self.state: OptimizerState = OptimizerState(self._changes, {}, self._fresh())
+        self.state = OptimizerState(Changes(), {}, self._fresh())
+
+    @property
+    def state(self) -> Any:  # torch's is a plain attribute
+        """Every parameter's state, under torch's names."""
+        return self.__dict__["state"]
+
+    @state.setter
+    def state(self, content: Any) -> None:
+        if not isinstance(content, OptimizerState):
+            changes = Changes()
+            changes.show()  # whoever gives states may go on holding them
+            content = OptimizerState(changes, content, self._fresh())
+        self.__dict__["state"] = content
+        self._changes: Changes = content.changes
+        self._forget()
 
     def _forget(self) -> None:
         self._seen = -1
@@ -93,7 +106,7 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _fresh(self) -> Callable[[Any], Mapping[str, Any]]:
         """What makes the state that is found at a parameter before its first step."""
-        return _nothing  # a method of this object would keep it, and all states, from being freed at once
+        return nothing  # a method of this object would keep it, and all states, from being freed at once
 
     def _sparse(self, group: Mapping[str, Any]) -> str:
         """How to take a sparse gradient: "touched" (only what it holds) or "dense"; or a RuntimeError."""
@@ -253,12 +266,8 @@ class FormulaOptimizer(TorchOptimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        kept: Any = self.state
-        if not isinstance(kept, OptimizerState):
-            kept = OptimizerState(Changes(), kept, self._fresh())
-        self.state = kept
-        self._changes = kept.changes
-        self._forget()
+        self.state = self.__dict__["state"]
+        self.state.fresh = self._fresh()
         for group in self.param_groups:
             for key in self.defaults:
                 if key in _NEUTRAL:
@@ -311,8 +320,7 @@ class FormulaOptimizer(TorchOptimizer):
         owners: dict[Any, tuple[torch.Tensor, dict[str, Any]]] = {}
         for group, other in zip(self.param_groups, saved, strict=True):
             owners |= {n: (p, other) for n, p in zip(other["params"], group["params"], strict=True)}
-        self._changes = Changes()
-        state = OptimizerState(self._changes, {}, self._fresh())
+        state = OptimizerState(Changes(), {}, self._fresh())
         for key, value in given["state"].items():
             if key in owners:
                 p, group = owners[key]
@@ -381,10 +389,6 @@ class FormulaOptimizer(TorchOptimizer):
 
 untraced(FormulaOptimizer.step)
 FormulaOptimizer.step.__dict__["hooked"] = True  # torch need not wrap it: step() serves hooks and profiler
-
-
-def _nothing(p: Any) -> dict[str, Any]:
-    return {}
 
 
 def _or(answer: Any, otherwise: Any) -> Any:

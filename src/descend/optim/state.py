@@ -162,7 +162,17 @@ class OptimizerState(defaultdict[Any, Any]):
 
     def __reduce__(self) -> Any:
         pairs = super().items()
-        return defaultdict, (dict, {k: dict(v) if isinstance(v, dict) else v for k, v in pairs})
+        return _restored, ({k: dict(v) if isinstance(v, dict) else v for k, v in pairs},)
+
+
+def _restored(content: dict[Any, Any]) -> OptimizerState:
+    """A state that a copy or a file brought back: nobody else holds it."""
+    return OptimizerState(Changes(), content, nothing)
+
+
+def nothing(p: Any) -> dict[str, Any]:
+    """The state before the first step, of most rules."""
+    return {}
 
 
 def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:
