@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+from pathlib import Path
 
 import pytest
 from optim_docstrings import expected
@@ -26,3 +27,8 @@ def test_the_example_runs(kind: type) -> None:
     assert found[0].examples
     for test in found:
         assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_books_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "optimizers.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
