@@ -118,6 +118,7 @@ def test_evaluating_y_is_noticed_where_the_model_is_given() -> None:
     model.eval()
     with torch.no_grad():
         model(x)  # nothing is averaged yet
+    step()
     step()  # frozen dropout, with gradients: training
     with torch.no_grad():
         with pytest.raises(UsageError, match=r"with optimizer\.applied"):
@@ -130,7 +131,9 @@ def test_evaluating_y_is_noticed_where_the_model_is_given() -> None:
     other, again = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
     with torch.inference_mode():
         other(x)
-        again(x)  # copies are models of their own
+        again(x)  # copies are models of their own, and bring no optimizer along
+        for one in (other, again):
+            assert next(iter(one._forward_pre_hooks.values())).optimizer is None
         with pytest.raises(UsageError):
             model(x)
 

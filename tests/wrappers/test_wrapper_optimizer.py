@@ -13,6 +13,7 @@ from wrapper_cases import BASES, WRAPPERS, Problem, equal
 
 from descend import UsageError
 from descend.wrappers import ASAM, EMA, SAM, SWA, Accumulate, Lookahead, ScheduleFree, Wrapper
+from descend.wrappers.tensors import norm
 
 STEPS = 9
 
@@ -99,7 +100,8 @@ def test_schedulers_hooks_and_zero_grad(name: str) -> None:
     opt.register_step_pre_hook(lambda *_: heard.append("before"))
     opt.register_step_post_hook(lambda *_: heard.append("after"))
     opt.register_state_dict_post_hook(lambda *_: heard.append("saved"))
-    opt.register_load_state_dict_pre_hook(lambda *_: heard.append("loaded"))
+    opt.register_load_state_dict_pre_hook(lambda *_: heard.append("loading"))
+    opt.register_load_state_dict_post_hook(lambda *_: heard.append("loaded"))
     schedule = torch.optim.lr_scheduler.StepLR(opt, step_size=1, gamma=0.5)
     for t in range(3):
         run(problem, opt, t, t + 1)
@@ -108,7 +110,7 @@ def test_schedulers_hooks_and_zero_grad(name: str) -> None:
     assert opt.param_groups[0]["lr"] == pytest.approx(0.05 / 8)
     assert opt.param_groups is opt.base.param_groups
     opt.load_state_dict(opt.state_dict())
-    assert heard[6:] == ["saved", "loaded"]
+    assert heard[6:] == ["saved", "loading", "loaded"]
     problem.loss(0).backward()
     opt.zero_grad()
     assert all(p.grad is None for p in problem.params)
@@ -268,10 +270,12 @@ def test_sam_takes_back_a_parameter_whose_second_gradient_is_missing() -> None:
 
 def test_the_same_bits_for_any_number_of_threads() -> None:
     start = torch.get_num_threads()
-    ends = []
+    ends, norms = [], []
+    many = torch.randn(4, 1_000_000, generator=torch.Generator().manual_seed(0))
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
+            norms.append(tuple(norm([one, one[:7]]).item().hex() for one in many))
             w = torch.nn.Parameter(torch.linspace(-2, 3, 200_003))
             opt = SAM(torch.optim.SGD([("weight", w)], lr=0.1), rho=0.05)
             opt.step(lambda opt=opt, w=w: (opt.zero_grad(), w.sin().sum().backward()))
@@ -279,6 +283,7 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(start)
     assert equal(ends[:1] * 2, ends[1:])
+    assert len(set(norms)) == 1
 
 
 def test_the_norm_neither_overflows_nor_drifts() -> None:
@@ -288,9 +293,15 @@ def test_the_norm_neither_overflows_nor_drifts() -> None:
     opt.first_step()
     assert w.tolist() == pytest.approx([0.6, 0.0, 0.8])
     big = torch.full((3_000_001,), 0.1)
-    from descend.wrappers.tensors import norm
-
     assert norm([big, big[:5]]).item() == pytest.approx(float(torch.tensor(0.1)) * 3_000_006**0.5, rel=1e-12)
+
+
+def test_tiny_half_precision_gradients_do_not_overflow() -> None:
+    w = torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))
+    opt = SAM(torch.optim.SGD([w], lr=0.0), rho=1.0)
+    w.grad = torch.full_like(w, 1e-7)
+    opt.first_step()  # 1 / 1.7e-7 is no float16
+    assert w.tolist() == pytest.approx([0.5**0.5] * 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.complex64])

@@ -44,12 +44,6 @@ class Averaging(Swapping):
     def _live_buffers(self) -> dict[str, Tensor]:
         return {} if self._model is None else dict(self._model.named_buffers())
 
-    def _start_buffers(self) -> None:
-        """As the first step finds them: after one forward pass."""
-        for name, buffer in self._live_buffers().items():
-            if name not in self._buffers:
-                self._buffers[name] = buffer.detach().to(averaging_dtype(buffer), copy=True)
-
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """Step the base, then the average."""
@@ -74,8 +68,10 @@ class Averaging(Swapping):
         """Called before the base's step."""
 
     def _average_buffers(self, weight: float) -> None:
-        self._start_buffers()
         live = self._live_buffers()
+        for name, buffer in live.items():  # they start after the first forward pass
+            if name not in self._buffers:
+                self._buffers[name] = buffer.detach().to(averaging_dtype(buffer), copy=True)
         real = [name for name, b in live.items() if b.is_floating_point() or b.is_complex()]
         lerp_([self._buffers[n] for n in real], [live[n] for n in real], weight)
         whole = [name for name in live if name not in real]

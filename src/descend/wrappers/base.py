@@ -160,8 +160,7 @@ class Wrapper(Optimizer):
         """The base's state dict, joined by what the wrapper keeps: of torch's form, and complete."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        packed = dict(self.base.state_dict())
-        packed["state"] = dict(packed["state"])
+        packed = self.base.state_dict()
         for group, saved in zip(self.param_groups, packed["param_groups"], strict=True):
             for p, number in zip(group["params"], saved["params"], strict=True):
                 if self.kept.get(p):
@@ -201,8 +200,7 @@ class Wrapper(Optimizer):
         rest: dict[Any, Any] = {}
         for number, entry in given["state"].items():
             own = {names[key]: value for key, value in entry.items() if key in names}
-            if len(own) < len(entry) or not own:
-                rest[number] = {key: value for key, value in entry.items() if key not in names}
+            rest[number] = {key: value for key, value in entry.items() if key not in names}
             for key, value in own.items():
                 p = params.get(number)
                 if p is None or value.shape != p.shape:

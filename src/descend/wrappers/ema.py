@@ -66,7 +66,6 @@ class EMA(Averaging):
 
     def _before(self) -> None:
         self._start(self._params())
-        self._start_buffers()
 
     def _weight(self, group: Mapping[str, Any], steps: int, averaged: int) -> float:
         decay = float(self._get("decay", group))
