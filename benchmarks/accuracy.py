@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / "rules"), st
 import torch  # noqa: E402
 from _accuracy_peers import peers  # noqa: E402
 from rule_checks import errors_of_a_run, errors_of_a_step, torch_counts_in  # noqa: E402
-from rule_lines import LINES, Line  # noqa: E402
+from rule_lines import MEASURED, Line  # noqa: E402
 
 PATHS = ("forloop", "foreach", "fused")
 
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64", "bfloat16", "float16"])
-    parser.add_argument("--rules", nargs="+", default=[line.name for line in LINES])
+    parser.add_argument("--rules", nargs="+", default=[line.name for line in MEASURED])
     asked = parser.parse_args()
-    lines = [line for line in LINES if line.name in asked.rules]
+    lines = [line for line in MEASURED if line.name in asked.rules]
     for title, columns in (("A step", ("ours", *PATHS)), ("A run", ("ours", *PATHS, "optax", "Keras"))):
         print(f"\n## {title}\n\n{head(columns)}")
         for name in asked.dtypes:

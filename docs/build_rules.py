@@ -8,6 +8,7 @@ A test fails when a page is not what this writes.
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from descend import modifiers, rules
@@ -39,12 +40,18 @@ def page(rule: Rule) -> str:
 
 def split(doc: str) -> tuple[list[str], dict[str, str]]:
     """A rule's docstring as its paragraphs and its notes (paper, deviations, libraries)."""
-    doc = doc.replace("*", "\\*")  # a power in prose is no emphasis
     head, notes = re.split(r"\n\n(?=Paper:)", doc.strip(), maxsplit=1)
     marks = "|".join(PARTS)
     pieces = re.split(rf"^({marks}): ", notes, flags=re.MULTILINE)[1:]
-    said = dict(zip(pieces[::2], (" ".join(piece.split()) for piece in pieces[1::2]), strict=True))
-    return [" ".join(part.split()) for part in head.split("\n\n")], said
+    said = dict(zip(pieces[::2], map(flowing, pieces[1::2]), strict=True))
+    return [flowing(part) for part in head.split("\n\n")], said
+
+
+def flowing(part: str) -> str:
+    """A paragraph on one line; a program, which is indented, as it stands."""
+    if part.startswith("    "):
+        return f"```python\n{textwrap.dedent(part)}\n```"
+    return " ".join(part.split()).replace("*", "\\*")  # a power in prose is no emphasis
 
 
 def allowed(h: Hyper) -> str:

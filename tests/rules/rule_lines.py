@@ -76,7 +76,7 @@ def _line(rule: Rule | str, build: Build | None = None, fused: bool = False, **h
 
 _o = torch.optim
 
-RULES: tuple[Line, ...] = (
+CLASSICAL: tuple[Line, ...] = (
     _line("gradient_descent", _by(_o.SGD), True),
     _line("momentum", _by(_o.SGD), True, dampening=0.1),
     _line("ema_momentum"),
@@ -97,7 +97,20 @@ RULES: tuple[Line, ...] = (
     _line("rprop", _by(_o.Rprop)),
     _line("asgd", _by(_o.ASGD), t0=3.0),
 )
-"""Every rule that has a file."""
+"""The rules of torch.optim and of the textbooks."""
+
+ELEMENT: tuple[Line, ...] = (
+    _line("adan", weight_decay=0.1),
+    _line("ademamix", weight_decay=0.1),
+    _line("adopt"),
+    _line("lion", weight_decay=0.1),
+    _line("sophia", weight_decay=0.1),
+    _line("yogi"),
+)
+"""Newer rules that work on every element by itself."""
+
+RULES = CLASSICAL + ELEMENT
+"""Every rule that has a file and takes one pass."""
 
 _NADAMW, _AMSGRADW = _by(_o.NAdam, decoupled_weight_decay=True), _by(_o.AdamW, amsgrad=True)
 
@@ -111,5 +124,7 @@ CHAINS: tuple[Line, ...] = (
 """Rules with weight decay before them, as torch's classes have it."""
 
 LINES = RULES + CHAINS
+MEASURED = CLASSICAL + CHAINS
+"""What docs/accuracy.md measures."""
 BY_NAME = {line.name: line for line in LINES}
 WITH_TORCH = tuple(line for line in LINES if line.torch is not None)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rule_checks import DTYPES
-from rule_lines import LINES
+from rule_lines import MEASURED
 
 DOCS = Path(__file__).parents[2] / "docs"
 LESSONS = ["averages.md", "learning-rate-decay.md"]
@@ -89,7 +89,7 @@ def test_the_table_of_accuracy_is_whole_and_no_step_in_it_is_less_exact_than_tor
     step, run = map(
         ratios, (DOCS / "accuracy.md").read_text(encoding="utf-8").split("## A step")[1].split("## A run")
     )
-    wanted = {(line.name, str(dtype).removeprefix("torch.")) for line in LINES for dtype in DTYPES}
+    wanted = {(line.name, str(dtype).removeprefix("torch.")) for line in MEASURED for dtype in DTYPES}
     assert set(step) == set(run) == wanted
     assert all(not pair or (pair[0] <= 1.0 and pair[1] <= 1.0) for pair in step.values())
     assert all(not pair or pair[0] <= 1.01 for pair in run.values())
