@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import record
 from ..errors import DataError, UsageError
 from . import closures
+from .backward import Backward
 from .checkpoint import Every
 from .ending import conclude, diverged, result, sentence
 from .events import Event, Result
@@ -99,6 +100,7 @@ class Descent:
         self._started = 0.0
         self._ceiling = math.inf
         self._finite = FiniteCheck(self.parameters)
+        self._backward = Backward()
         self._needs_closure = closures.needed(optimizer)
         # One step an epoch and nothing held out: the loss before an update is that of the weights as they
         # are.
@@ -267,13 +269,13 @@ class Descent:
         objective = self.objective
         if len(window) == 1:
             loss = objective.loss(window[0])
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
             return loss.item(), objective.size(window[0])
         sizes = [objective.size(part) for part in window]
         total, value = sum(sizes), 0.0
         for part, size in zip(window, sizes, strict=True):
             loss = objective.loss(part) * (size / total)
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
             value += loss.item()
         return value, total
 

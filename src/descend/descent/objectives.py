@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 
 from ..data import LoaderSource, Source, TensorSource
 from ..data.batches import batches, count, order
+from .gathering import Gatherer
 
 Part = tuple[Any, Any]
 Loss = Callable[[Any, Any], Tensor]
 Metric = Callable[[Any, Any], float]
 
-# An epoch is gathered in pieces of at most this many bytes, and evaluated in batches of at most this many
-# samples.
-PIECE = 2**20
+# Evaluation takes batches of at most this many samples.
 EVALUATED = 2048
 
 
@@ -116,6 +114,7 @@ class DataObjective:
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self._gatherer: Gatherer | None = None
         self.device = next(module.parameters()).device
         parts = train.batches if isinstance(train, LoaderSource) else count(len(train), batch, drop_last)
         self.steps_per_epoch = -(-parts // accumulate)
@@ -150,30 +149,14 @@ class DataObjective:
         return ((_moved(inputs, self.device), _moved(targets, self.device)) for inputs, targets in parts)
 
     def _gathered(self, source: TensorSource, epoch: int, start: int) -> Iterator[Part]:
-        """The parts as views of a few large gathers: one indexing for many steps.
-
-        Where a piece begins depends on the epoch's layout only, never on `start`: so a part has the same
-        place in memory, and its products the same rounding, after a resume.
-        """
-        inputs, targets = source.inputs, source.targets
         if self.batch >= len(source):
-            if start == 0:
-                yield inputs, targets
-            return
-        samples, size = len(source), self.batch
+            return iter([(source.inputs, source.targets)][start:])
+        if self._gatherer is None or self._gatherer.inputs is not source.inputs:
+            self._gatherer = Gatherer(source.inputs, source.targets, self.batch)
+        samples = len(source)
         indices = order(self.seed, epoch, samples) if self.shuffle else torch.arange(samples)
-        last = samples - samples % size if self.drop_last else samples
-        bytes_each = sum(t[:1].numel() * t.element_size() for t in (inputs, targets))
-        per_piece = max(1, PIECE // max(1, bytes_each * size))
-        first = start // per_piece * per_piece
-        for begin in range(first * size, last, per_piece * size):
-            piece = indices[begin : min(begin + per_piece * size, last)].to(inputs.device)
-            parts = zip(
-                torch.split(inputs.index_select(0, piece), size),
-                torch.split(targets.index_select(0, piece), size),
-                strict=True,
-            )
-            yield from itertools.islice(parts, max(0, start - begin // size), None)
+        last = samples - samples % self.batch if self.drop_last else samples
+        return self._gatherer.batches(indices[:last], start)
 
     def size(self, part: Part) -> int:
         return len(part[1])
