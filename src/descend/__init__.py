@@ -32,6 +32,7 @@ from .optim import (
 
 if TYPE_CHECKING:
     from .descent import fit, minimize
+    from .formula import chain
     from .functional import Stepper
 
 __version__ = "0.1.0"
@@ -54,6 +55,8 @@ _LAZY = {
     "initialisers": "initialisers",
     "schedules": "schedules",
     "report": "report",
+    "wrappers": "wrappers",
+    "chain": "formula",
 }
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "Stepper",
     "StorageError",
     "UsageError",
+    "chain",
     "fit",
     "lr_scheduler",
     "minimize",

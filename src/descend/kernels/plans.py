@@ -193,6 +193,7 @@ class CpuPlan:
 
     def touched(self, active: Any) -> None:
         """Tell autograd what was written."""
+        self.gatherer.write_back()
         if active is None:
             torch.autograd.graph.increment_version(self._written)
             return

@@ -12,6 +12,7 @@ import torch
 from ...formula import Program
 from .compiler import compile_function, vector_width
 from .emit import compute_type
+from .gather import is_dense as is_dense
 from .render import Renderer
 from .table import Table as Table
 from .team import Team
@@ -22,7 +23,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, *_REAL)
 
 
 def takes(p: torch.Tensor) -> bool:
-    """Whether the kernels can write this parameter where it lies."""
+    """Whether the kernels can step this parameter: plain numbers in memory, none standing for several."""
     return (
         p.device.type == "cpu"
         and p.layout == torch.strided
@@ -30,26 +31,8 @@ def takes(p: torch.Tensor) -> bool:
         and type(p) in (torch.Tensor, torch.nn.Parameter)
         and not p.is_neg()
         and not p.is_conj()
-        and is_dense(p)
+        and all(stride != 0 or size < 2 for stride, size in zip(p.stride(), p.shape, strict=True))
     )
-
-
-def is_dense(p: torch.Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps or overlaps, in whatever order."""
-    return (
-        bool(torch._C._is_non_overlapping_and_dense(p))
-        if hasattr(torch._C, "_is_non_overlapping_and_dense")
-        else _dense(p)
-    )
-
-
-def _dense(p: torch.Tensor) -> bool:
-    expected = 1
-    for stride, size in sorted((st, s) for st, s in zip(p.stride(), p.shape, strict=True) if s != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def matrices(program: Program, params: Sequence[torch.Tensor]) -> list[tuple[int, int]]:

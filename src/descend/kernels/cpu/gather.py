@@ -281,7 +281,8 @@ class Gatherer:
     """Reads the addresses of `n` parameters with `k` operands each (parameter, gradient, states).
 
     `addresses` is an int64 array [n, k], zero where a parameter has no gradient in this step. With `private`
-    nobody else holds the states, so nobody can have moved them, and they are not looked at.
+    nobody else holds the states, so nobody can have moved them, and they are not looked at. A parameter with
+    gaps between its elements is copied into a dense one before the step, and back after it.
     """
 
     def __init__(
@@ -300,7 +301,8 @@ class Gatherer:
         self._gradient_dtypes = [
             p.dtype if g is None else g.dtype for p, g in zip(params, gradients, strict=True)
         ]
-        native = _native()
+        self._dense = {i: torch.empty_like(p) for i, p in enumerate(params) if not is_dense(p)}
+        native = _native() if not self._dense else None
         held = [*params, *(s for column in states for s in column)]
         self._quick = native is not None and all(_word(id(x) + native.cell) == x._cdata for x in held)
         if native is not None and self._quick:
@@ -350,8 +352,10 @@ class Gatherer:
     def read_slowly(self) -> int:
         """As `read`, in Python; gradients that the kernels cannot read are copied first (into `kept`)."""
         self.kept, self.missing = [], 0
-        for i, p in enumerate(self.params):
-            g = p.grad
+        for i, given in enumerate(self.params):
+            g, p = given.grad, given.detach()
+            if i in self._dense:
+                p = self._dense[i].copy_(p)
             self.addresses[i, 0] = p.data_ptr()
             self.addresses[i, 1] = 0
             for j, column in enumerate(self.states):
@@ -368,6 +372,24 @@ class Gatherer:
                 self.kept.append(g)
             self.addresses[i, 1] = g.data_ptr()
         return FINE
+
+    def write_back(self) -> None:
+        """Copy what the kernel wrote into the parameters that have gaps."""
+        for i, dense in self._dense.items():
+            if self.addresses[i, 1]:
+                self.params[i].detach().copy_(dense)
+
+
+def is_dense(p: torch.Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order."""
+    if p.numel() < 2:
+        return True
+    expected = 1
+    for stride, size in sorted((st, s) for st, s in zip(p.stride(), p.shape, strict=True) if s != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def same_layout(a: torch.Tensor, b: torch.Tensor) -> bool:
