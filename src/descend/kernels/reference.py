@@ -16,11 +16,16 @@ NAME = "reference"
 
 
 def initial_states(rule: Rule, p: Any, hypers: Mapping[str, float]) -> dict[str, Any]:
-    """The states before the first step: arrays shaped like `p`, or numbers for scalar states."""
+    """The states before the first step: arrays shaped like `p`, its rows or its columns, or numbers."""
     found: dict[str, Any] = {}
     for state in rule.states:
+        if state.init == "p":
+            found[state.name] = np.array(p, np.float64)
+            continue
         start = hypers[state.init] if isinstance(state.init, str) else state.init
-        found[state.name] = np.float64(start) if state.scalar else np.full(np.shape(p), start, np.float64)
+        *outer, rows, columns = np.shape(p) if state.shape != "element" else (1, 1)
+        shape = {"element": np.shape(p), "rows": (*outer, rows, 1), "columns": (*outer, 1, columns)}
+        found[state.name] = np.float64(start) if state.scalar else np.full(shape[state.shape], start, float)
     return found
 
 
