@@ -63,6 +63,8 @@ def test_every_reason_of_the_record_has_words() -> None:
             '<mi mathvariant="normal">where</mi><mo>(</mo><mrow><mi>b</mi><mo>&gt;</mo>',
         ),
         ("a = lr * abs(g)", "<mi>lr</mi>"),
+        ('a = mean(g, "rows")', "<mi>g</mi><mo>,</mo><mtext>rows</mtext>"),
+        ("a = global_norm(g)", '<mi mathvariant="normal">global norm</mi><mo>(</mo>'),
     ],
 )
 def test_a_line_is_set_as_mathematics(line: str, mathml: str) -> None:

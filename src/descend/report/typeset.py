@@ -49,6 +49,8 @@ def _set(node: ast.expr) -> tuple[str, int]:
         return _name(node.id), _ATOM
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         return f"<mn>{html.escape(repr(node.value))}</mn>", _ATOM
+    if isinstance(node, ast.Constant) and node.value in ("rows", "columns"):
+        return f"<mtext>{node.value}</mtext>", _ATOM
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return f"<mrow><mo>−</mo>{_at_least(node.operand, _UNARY)}</mrow>", _UNARY
     if isinstance(node, ast.BinOp):
@@ -96,11 +98,9 @@ def _call(name: str, arguments: list[str]) -> tuple[str, int]:
     if name == "exp" and len(arguments) == 1:
         return f"<msup><mi>e</mi><mrow>{arguments[0]}</mrow></msup>", _POWER
     shown = {"maximum": "max", "minimum": "min"}.get(name, name)
+    called = html.escape(shown.replace("_", " "))
     inside = "<mo>,</mo>".join(arguments)
-    return (
-        f'<mrow><mi mathvariant="normal">{html.escape(shown)}</mi><mo>(</mo>{inside}<mo>)</mo></mrow>',
-        _ATOM,
-    )
+    return f'<mrow><mi mathvariant="normal">{called}</mi><mo>(</mo>{inside}<mo>)</mo></mrow>', _ATOM
 
 
 def _name(name: str) -> str:
