@@ -65,8 +65,10 @@ def first(s: State) -> str:
 
 
 def kind(s: State) -> str:
-    """A word for a state that is one number for the whole parameter."""
-    return " (one number for the whole parameter)" if s.scalar else ""
+    """A word for a state that is not one number an element."""
+    if s.scalar:
+        return " (one number for the whole parameter)"
+    return "" if s.shape == "element" else f" (one number for each of the {s.shape})"
 
 
 def index() -> str:
@@ -75,18 +77,19 @@ def index() -> str:
         "# The update rules",
         "",
         "One file each in `src/descend/rules`; every page here is drawn from its file. States are the values",
-        "kept beside every element of a parameter.",
+        "kept beside every element of a parameter. Rules of the kind reduction sum over tensors on the way.",
         "",
-        "| Rule | Name | What it does | States | torch |",
-        "|---|---|---|---|---|",
+        "| Rule | Name | Kind | What it does | States | torch |",
+        "|---|---|---|---|---|---|",
     ]
     for name in rules.names():
         rule = rules.get(name)
         summary, torch = rule.summary, split(rule.doc)[1]["torch"]
         known = re.match(r"`([^`]+)`", torch)
-        states = sum(not s.scalar for s in rule.states)
+        states = sum(not s.scalar and s.shape == "element" for s in rule.states)
         theirs = f"`{known[1]}`" if known else "–"
-        lines.append(f"| [{rule.title}]({name}.md) | `{name}` | {summary} | {states} | {theirs} |")
+        called = f"[{rule.title}]({name}.md) | `{name}` | {rule.kind}"
+        lines.append(f"| {called} | {summary} | {states} | {theirs} |")
     lines += ["", "## Weight decay", ""]
     lines += ["Small formulas that stand before a rule, in three forms:", ""]
     for form in FORMS:

@@ -110,7 +110,17 @@ ELEMENT: tuple[Line, ...] = (
 """Newer rules that work on every element by itself."""
 
 RULES = CLASSICAL + ELEMENT
-"""Every rule that has a file and takes one pass."""
+"""Every rule that takes one pass."""
+
+REDUCTION: tuple[Line, ...] = (
+    _line("adafactor", weight_decay=0.1),
+    _line("adafactor_vector", weight_decay=0.1),
+    _line("lamb"),
+    _line("lars", eta=0.1),
+    _line("prodigy", d0=1e-3, weight_decay=0.1),
+    _line("stable_adamw"),
+)
+"""Rules that sum over tensors."""
 
 _NADAMW, _AMSGRADW = _by(_o.NAdam, decoupled_weight_decay=True), _by(_o.AdamW, amsgrad=True)
 

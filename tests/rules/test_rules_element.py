@@ -114,8 +114,8 @@ def test_sophia_with_much_curvature_is_averaged_momentum_and_with_none_the_sign(
 
 def test_sophia_follows_the_curvature_that_its_page_writes() -> None:
     """The program of the rule's page, on a quadratic, where Hutchinson's estimate is exact."""
-    curvature = torch.tensor([1e2, 1e3, 1e4])
-    w = torch.nn.Parameter(torch.ones(3))
+    curvature = torch.tensor([1e2, 1e3, 1e4], dtype=torch.float32)
+    w = torch.nn.Parameter(torch.ones_like(curvature))
     opt = descend.optimizer("sophia")([w], lr=0.1, beta1=0.0, gamma=1.0)
     loss = (curvature * w**2).sum() / 2
     grads = torch.autograd.grad(loss, [w], create_graph=True)
@@ -125,8 +125,8 @@ def test_sophia_follows_the_curvature_that_its_page_writes() -> None:
     assert torch.equal(opt.state[w]["hessian"], curvature)
     w.grad = grads[0].detach()
     opt.step()
-    torch.testing.assert_close(w.detach(), torch.full((3,), 0.9))  # 0.1 of Newton's step, in all at once
-    opt.state[w]["hessian"] = opt.state[w]["hessian"].lerp(torch.zeros(3), 0.5)
+    torch.testing.assert_close(w.detach(), torch.full_like(w, 0.9))  # 0.1 of Newton's step, in all at once
+    opt.state[w]["hessian"] = opt.state[w]["hessian"].lerp(torch.zeros_like(w), 0.5)
     w.grad = curvature * w.detach()
     opt.step()
-    torch.testing.assert_close(w.detach(), torch.full((3,), 0.8))  # twice as far, were it not clipped at 1
+    torch.testing.assert_close(w.detach(), torch.full_like(w, 0.8))  # twice as far, were it not clipped at 1
