@@ -18,6 +18,7 @@ import torch
 from ..formula import Program, ScalarProgram, State
 from ..formula.vocabulary import WORDS
 from . import cpu, torch_ops
+from .cpu import counting
 from .cpu.gather import FINE, OTHER_GRADIENT, Gatherer
 
 Values = Callable[[dict[str, Any]], tuple[Any, ...]]
@@ -65,16 +66,21 @@ class Counters:
                 dict.__setitem__(m.state, s.key, kept[k, i])
         self.counts = steps.numpy()
         self.kept = kept.numpy()
+        self._seen_counts = np.full_like(self.counts, np.nan)
+        self._seen_kept = np.full_like(self.kept, np.nan)
+        n = len(members)
+        self._same, self._count = counting.same(), counting.count()
+        self._counts_at = (self.counts.ctypes.data, self._seen_counts.ctypes.data, n)
+        self._kept_at = (self.kept.ctypes.data, self._seen_kept.ctypes.data, 2 * self.kept.size)
         self._scalars = program.scalars
         self._early = [k for k, s in enumerate(scalars) if s.name in program.scalars.states]
         self._steps: list[float] = []
-        self._seen = b""
         self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
         self.row_of = np.zeros(len(members), np.int64)
 
     def sort(self, active: Any = None) -> bool:
         """Bring `cohorts` up to date; whether they were sorted anew. `active` leaves parameters out."""
-        if active is None and self._look() == self._seen:
+        if active is None and self._unchanged():
             return False
         keys: dict[tuple[Any, ...], list[int]] = {}
         for i in range(len(self.members)) if active is None else np.flatnonzero(active):
@@ -88,9 +94,9 @@ class Counters:
         self._steps = [float(self.counts[first]) for _, _, first in self.cohorts]
         return True
 
-    def _look(self) -> bytes:
-        """All numbers as they are now: someone may have edited them."""
-        return self.counts.tobytes() + self.kept.tobytes() if len(self.kept) else self.counts.tobytes()
+    def _unchanged(self) -> bool:
+        """Whether all numbers are as the last step left them: someone may have edited them."""
+        return bool(self._same(*self._counts_at)) and (not len(self.kept) or bool(self._same(*self._kept_at)))
 
     def advance(self, active: Any = None) -> list[tuple[Any, ...]]:
         """Count the step and compute every cohort's row, in float64."""
@@ -103,11 +109,12 @@ class Counters:
             for place, value in zip(self._early, states, strict=True):
                 self.kept[place, index] = value
         if active is None:
-            self.counts += 1
-            self._seen = self._look()
+            self._count(*self._counts_at)
+            if len(self.kept):
+                self._seen_kept[:] = self.kept
         else:
             self.counts[active] += 1
-            self._seen = b""
+            self._seen_counts.fill(np.nan)
         return rows
 
 
@@ -195,13 +202,11 @@ class CpuPlan:
         """Tell autograd what was written."""
         self.gatherer.write_back()
         if active is None:
-            torch.autograd.graph.increment_version(self._written)
+            torch._C._increment_version(self._written)
             return
         n = len(self.params)
         places = np.flatnonzero(active).tolist()
-        torch.autograd.graph.increment_version(
-            [self._written[j * n + i] for j in range(self._k) for i in places]
-        )
+        torch._C._increment_version([self._written[j * n + i] for j in range(self._k) for i in places])
 
 
 class TorchPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, cast, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch.optim import Optimizer as TorchOptimizer
@@ -14,16 +14,19 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from .. import rules
 from ..errors import UsageError
 from ..formula import Rule, stage
+from ..kernels.cpu.counting import Items
 from ..kernels.plans import CpuPlan, Member, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
-from .members import beside, cpu_takes, dtypes, reader, same_items
+from .members import beside, cpu_takes, dtypes, reader
 from .parts import plain, untraced
 from .state import Changes, OptimizerState, ParameterState, dtype_of_state, new_state, nothing, shape_of_state
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 
 BETAS: Mapping[str, Where] = {"beta1": ("betas", 0), "beta2": ("betas", 1)}
+
+_profiled = torch._C._autograd._profiler_enabled
 
 _NEUTRAL: dict[str, Any] = {
     "amsgrad": False,
@@ -90,7 +93,7 @@ class FormulaOptimizer(TorchOptimizer):
         self._seen = -1
         self._plans: list[CpuPlan | TorchPlan] = []
         self._staged: list[StagedCpuPlan | StagedTorchPlan] = []
-        self._snapshot: list[tuple[Hashable, list[torch.Tensor]]] = []
+        self._snapshot: list[tuple[Hashable, Items]] = []
         self._dormant: list[torch.Tensor] = []
         self._unstepped: set[int] = set()
 
@@ -155,10 +158,10 @@ class FormulaOptimizer(TorchOptimizer):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or torch._C._autograd._profiler_enabled()
+            or _profiled()
         ):
-            return cast("float | None", self._observed_step(closure))
-        return cast("float | None", self._step(closure))
+            return self._observed_step(closure)  # type: ignore[no-any-return]
+        return self._step(closure)  # type: ignore[no-any-return]
 
     def _prepared(self) -> bool:
         """Whether every plan fits the tensors as they are now."""
@@ -173,7 +176,7 @@ class FormulaOptimizer(TorchOptimizer):
         if self._changes.count != self._seen or len(self._snapshot) != len(groups):
             return False
         for group, (variant, params) in zip(groups, self._snapshot):  # noqa: B905  of one length
-            if not same_items(group["params"], params) or self._variant(group) != variant:
+            if not params.in_list(group["params"]) or self._variant(group) != variant:
                 return False
         return not self._dormant or all(p.grad is None for p in self._dormant)
 
@@ -215,7 +218,7 @@ class FormulaOptimizer(TorchOptimizer):
                 self._plans.append(TorchPlan(program, found, values, self.step_key, how[1], how[2]))
             else:
                 self._plans.append(CpuPlan(program, found, values, self.step_key, private))
-        self._snapshot = [(self._variant(g), list(g["params"])) for g in self.param_groups]
+        self._snapshot = [(self._variant(g), Items(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
         self._changes.count += 1
         self._seen = self._changes.count

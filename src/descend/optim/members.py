@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from operator import is_
 from typing import Any, cast
 
 import torch
@@ -15,11 +14,6 @@ from ..kernels.cpu.gather import same_layout
 from ..kernels.plans import Member
 from .checks import Where
 from .state import dtype_of_state
-
-
-def same_items(now: list[Any], then: list[Any]) -> bool:
-    """Whether two lists hold the same objects."""
-    return len(now) == len(then) and all(map(is_, now, then))
 
 
 def cpu_takes(member: Member, rule: Rule) -> bool:
