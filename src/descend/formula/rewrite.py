@@ -168,6 +168,8 @@ def _times(a: Node, b: Node) -> Node:
         return b
     if b == ONE:
         return a
+    if b.op == "div" and b.args[0] == ONE:
+        return node("div", a, b.args[1])
     return node("mul", a, b)
 
 

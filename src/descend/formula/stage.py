@@ -92,25 +92,28 @@ class Program:
 
     def __str__(self) -> str:
         lines = []
-        known, vectors = 0, dict[Node, str]()
+        sums: dict[Node, str] = {}
         for k, one in enumerate(self.passes):
             several = f"pass {k + 1} of {len(self.passes)}: " if len(self.passes) > 1 else ""
-            lines += [f"# {several}on the host, in float64", one.scalars.source, ""]
+            lines.append(f"# {several}on the host, in float64")
+            lines += [f"s[{i}] = {text(n, sums)}" for n, i in one.row_index.items()]
+            lines += [f"{word} <- {text(n, sums)}" for word, n in one.scalars.states.items()]
+            lines.append("")
             per = one.domain.removesuffix("s")
             writes = f"; writes {', '.join(one.written)}" if one.written else ""
             lines.append(f"# {several}per {per}, reads {', '.join(one.reads)}{writes}")
-            names: dict[Node, str] = {n: f"s[{i}]" for n, i in one.row_index.items()} | vectors
+            names: dict[Node, str] = {n: f"s[{i}]" for n, i in one.row_index.items()} | sums
             for n in one.body:
                 lines.append(f"{self.labels[n]} = {text(n, names)}")
                 names[n] = self.labels[n]
             lines += [f"{word} <- {text(n, names)}" for word, n in one.written.items()]
             for reduction, n in one.reductions.items():
-                lines.append(f"r{known} <- {text(Node(reduction.op, (n,)), names)}")
-                vectors[reduction] = f"r{known}"
-                known += 1
+                lines.append(f"r{len(sums)} <- {text(Node(reduction.op, (n,)), names)}")
+                sums[reduction] = f"r{len(sums)}"
             lines.append("")
         if self.final.states:
-            lines += ["# after the last pass, on the host", self.final.source]
+            lines.append("# after the last pass, on the host")
+            lines += [f"{word} <- {text(n, sums)}" for word, n in self.final.states.items()]
         return "\n".join(lines).rstrip()
 
 
