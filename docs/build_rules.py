@@ -16,7 +16,6 @@ from descend.formula import Hyper, Rule, State
 
 FOLDER = Path(__file__).parent / "rules"
 PARTS = ("Paper", "Deviations", "torch", "optax", "Keras")
-FORMS = ("coupled_decay", "decoupled_decay", "independent_decay")
 
 
 def page(rule: Rule) -> str:
@@ -90,19 +89,24 @@ def index() -> str:
         theirs = f"`{known[1]}`" if known else "–"
         called = f"[{rule.title}]({name}.md) | `{name}` | {rule.kind}"
         lines.append(f"| {called} | {summary} | {states} | {theirs} |")
-    lines += ["", "## Weight decay", ""]
-    lines += ["Small formulas that stand before a rule, in three forms:", ""]
-    for form in FORMS:
-        found = getattr(modifiers, form)
-        said = found.doc.replace("*", "\\*")
-        lines += [f"**{found.title.capitalize()}** (`{form}`). {said} {found.source}.", ""]
-        lines += ["```python", found.formula_text, "```", ""]
+    lines += ["", "## Modifiers", ""]
+    lines += ["Small formulas for a chain: before a rule, or after it where they take its update u or keep a"]
+    lines += ["state of their own.", "", "```python", "from descend.formula import chain"]
+    lines += ["from descend.modifiers import clip_global_norm, ema_weights", ""]
+    lines += ['rule = chain(clip_global_norm, descend.rules.get("adamw"), ema_weights)']
+    lines += ["optimizer = descend.optimizer(rule)(model.parameters(), lr=1e-3, max_norm=1.0, decay=0.999)"]
+    lines += ["```", "", "Parts share a hyper-parameter of one name.", ""]
+    for form, found in vars(modifiers).items():
+        if isinstance(found, Rule):
+            said = found.doc.replace("*", "\\*")
+            lines += [f"**{found.title[0].upper()}{found.title[1:]}** (`{form}`). {said} {found.source}.", ""]
+            lines += ["```python", found.formula_text, "```", ""]
     lines += [
-        "Under gradient descent the first two are the same. Under a rule that divides by the size of the",
-        "gradient they are not: coupled, the penalty's gradient is divided like any other.",
+        "Under gradient descent coupled and decoupled decay are the same. Under a rule that divides by the size",
+        "of the gradient they are not: coupled, the penalty's gradient is divided like any other.",
         "",
         "See also [averages and bias correction](../averages.md),",
-        "[learning-rate decay](../learning-rate-decay.md) and",
+        "[learning-rate decay](../learning-rate-decay.md), [the kinds of rules](../kinds.md) and",
         "[how exactly the rules are computed](../accuracy.md).",
     ]
     return "\n".join(lines) + "\n"

@@ -1,12 +1,61 @@
-"""Small formulas that change a rule's gradient or parameter before the rule sees them."""
+"""Small formulas for `chain`: before a rule they change its gradient or parameter, after it its update."""
 
-from .formula import Hyper, rule
+from .formula import Hyper, State, rule
+from .formula.vocabulary import global_norm, maximum, mean, minimum, norm, where
+
+# before a rule
 
 
 @rule(title="ascent", source="the sign that turns descent into ascent")
 def ascent(g):
     """Climb instead of descend: the rule sees the negated gradient."""
     g = -g
+    return g
+
+
+@rule(title="clipping by value", source="torch.nn.utils.clip_grad_value_")
+def clip_value(g, clip=Hyper(1.0, "(0, inf)", "largest size of an element of the gradient")):
+    """Every element of the gradient is kept within -clip and clip."""
+    g = minimum(maximum(g, -clip), clip)
+    return g
+
+
+@rule(title="clipping by norm", source="Pascanu, Mikolov and Bengio 2013, Algorithm 1, arXiv:1211.5063")
+def clip_norm(g, max_norm=Hyper(1.0, "(0, inf)", "largest Euclidean length of a tensor's gradient")):
+    """Each tensor's gradient is shortened to max_norm where it is longer."""
+    g = g * minimum(1, max_norm / norm(g))
+    return g
+
+
+@rule(
+    title="clipping by global norm",
+    source="Pascanu, Mikolov and Bengio 2013, Algorithm 1, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_",
+)
+def clip_global_norm(
+    g, max_norm=Hyper(1.0, "(0, inf)", "largest Euclidean length of all gradients together")
+):
+    """All gradients, taken as one vector, are shortened to max_norm where it is longer; 1e-6 is torch's."""
+    g = g * minimum(1, max_norm / (global_norm(g) + 1e-6))
+    return g
+
+
+@rule(title="adaptive gradient clipping", source="Brock et al. 2021, equation 3, arXiv:2102.06171")
+def agc(
+    p,
+    g,
+    clipping=Hyper(0.01, "(0, inf)", "largest length of a row's gradient, as a share of the row's"),
+    floor=Hyper(1e-3, "(0, inf)", "smallest length that a row of p is taken to have"),
+):
+    """Each row of a matrix's gradient is shortened to a share of the row's own length; matrices only."""
+    most = clipping * maximum(norm(p, "rows"), floor)
+    g = g * where(norm(g, "rows") < most, 1, most / norm(g, "rows"))
+    return g
+
+
+@rule(title="gradient centralisation", source="Yong et al. 2020, equation 1, arXiv:2004.01461")
+def centralise(g):
+    """The mean of each row of a matrix's gradient is taken away from it; matrices only."""
+    g = g - mean(g, "rows")
     return g
 
 
@@ -33,3 +82,35 @@ def independent_decay(p, weight_decay=Hyper(0.0, "[0, 1)", "share of p removed e
     """The parameter shrinks by the same share at every learning rate: p <- p - lr*u - weight_decay*p."""
     p = p - weight_decay * p
     return p
+
+
+# after a rule
+
+
+@rule(title="caution", source="Liang et al. 2024, Algorithm 1, arXiv:2411.16085, and the authors' code")
+def cautious(g, u):
+    """Only elements whose update goes down the gradient move, and further the fewer they are."""
+    kept = where(u * g > 0, 1, where(u * g <= 0, 0, u * g))
+    u = u * kept / maximum(mean(kept), 1e-3)
+    return u
+
+
+@rule(title="caution without its scale", source="Liang et al. 2024, arXiv:2411.16085, without the mean")
+def cautious_unscaled(g, u):
+    """Only elements whose update goes down the gradient move; one pass, where the scaled form takes two."""
+    u = where(u * g > 0, u, where(u * g <= 0, 0, u * g))
+    return u
+
+
+@rule(
+    title="average of weights",
+    source="Polyak and Juditsky 1992; Tarvainen and Valpola 2017, arXiv:1703.01780",
+)
+def ema_weights(
+    p,
+    a=State("average", init="p", doc="average of the parameter after each step"),
+    decay=Hyper(0.999, "[0, 1]", "how much of the average is kept each step"),
+):
+    """An average of the weights rides along; `opt.state[p]["average"]` holds it, and p is as it would be."""
+    a = decay * a + (1 - decay) * p
+    return a

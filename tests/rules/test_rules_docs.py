@@ -17,6 +17,7 @@ from rule_lines import MEASURED
 
 DOCS = Path(__file__).parents[2] / "docs"
 LESSONS = ["averages.md", "learning-rate-decay.md"]
+KINDS: str = runpy.run_path(str(DOCS / "build_kinds.py"))["page"]()
 PAGES: dict[str, str] = runpy.run_path(str(DOCS / "build_rules.py"))["pages"]()
 
 
@@ -44,6 +45,13 @@ def outputs(text: str) -> list[tuple[str, str]]:
 
 def test_the_pages_are_as_the_rules_are_now() -> None:
     assert stale(DOCS / "rules", PAGES) == [], "run: python docs/build_rules.py"
+
+
+def test_the_page_of_kinds_is_as_the_rules_are_now() -> None:
+    assert (DOCS / "kinds.md").read_text(encoding="utf-8") == KINDS, "run: python docs/build_kinds.py"
+    rows = [line for line in KINDS.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(PAGES) - 1
+    assert {line.count(" |") for line in KINDS.splitlines() if line.startswith("| [")} == {9}
 
 
 def test_a_stale_page_is_seen(tmp_path: Path) -> None:
