@@ -37,6 +37,7 @@ _COMMON = (
 )
 FIT = (
     *_COMMON,
+    "run.threads",
     "data.source",
     "data.name",
     "data.seed",

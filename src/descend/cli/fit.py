@@ -33,6 +33,7 @@ _FLAGS = {
     "target_loss": "stop.target",
     "checkpoint_every": "checkpoint.every",
     "seed": "run.seed",
+    "threads": "run.threads",
 }
 
 
@@ -44,6 +45,7 @@ _ARGUMENTS: dict[str, options.Argument] = {
     "drop_last": ("batch.drop_last", bool, "true or false"),
     "clip_norm": ("batch.clip_norm", (int, float), "a number"),
     "epochs": ("stop.epochs", int, "a whole number"),
+    "threads": ("run.threads", int, "a whole number"),
 }
 
 
@@ -70,6 +72,7 @@ _ARGUMENTS: dict[str, options.Argument] = {
     "--target-loss", metavar="LEVEL", help='Stop at this held-out loss, or as in "accuracy >= 0.98".'
 )
 @click.option("--seed", type=int, help="The seed of the weights, the split and the order. [default: 0]")
+@click.option("--threads", type=int, help="Processor threads. [default: one for small models]")
 @click.option("--checkpoint-every", metavar="TIME", help='As in 25 (steps), "2 epochs" or "5 min".')
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run directory. [default: runs/NAME, NAME-2, ...]"
@@ -123,7 +126,7 @@ def _fit(settings: Settings, out: Path | None, quiet: bool) -> int:
     from .. import descent, record
 
     source = settings.get("data.source", str, "the name of a file or set")
-    arguments = _arguments(settings)
+    arguments = {"threads": "auto", **_arguments(settings)}
     directory = out or record.fresh("runs", options.slug(source))
     if own.is_own(source):
         origin = own.absolute(source)

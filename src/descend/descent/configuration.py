@@ -70,6 +70,7 @@ def fit_arguments(config: dict[str, Any]) -> dict[str, Any]:
         **stop_arguments(stop),
         "seed": config["run"]["seed"],
         "log_every": config["run"]["log_every"],
+        "threads": config["run"].get("threads"),
         "init": init,
         "model_options": model,
         "schedule": schedule,

@@ -25,6 +25,7 @@ from .recording import Place
 from .scheduling import Given, Schedules
 from .stopping import Stop
 from .stopping import target as target_of
+from .threads import choose as choose_threads
 
 # About this many rows of history are logged, besides those of the epochs' ends.
 ROWS = 200
@@ -93,6 +94,7 @@ def prepare(
     out: str | os.PathLike[str] | None = None,
     checkpoint_every: int | str | None = None,
     log_every: int | None = None,
+    threads: int | str | None = None,
     origin: str | None = None,
     **reading: Any,
 ) -> Descent:
@@ -130,6 +132,7 @@ def prepare(
         out: the run directory; None writes nothing.
         checkpoint_every: 25 (steps), "2 epochs", "5 min"; None takes "5 min".
         log_every: steps between rows of history; None makes about 200 of them.
+        threads: processor threads for the run; "auto" takes one for small models, None leaves torch as it is.
         origin: what to call the model and data in the record where they come from a user's own file.
 
     Raises:
@@ -173,12 +176,22 @@ def prepare(
     if clip_norm is not None and not clip_norm > 0:
         raise UsageError(f"clip_norm={clip_norm!r}: give a number above 0")
     choices += made.choices
+    team, why_team = choose_threads(threads, module, loaded, taken)
+    if why_team:
+        choices.append(Choice("threads", team, why_team))
     own_loss = None if loss is None else getattr(loss, "__name__", type(loss).__name__)
     place = None
     if out is not None:
         asked = {"accumulate": accumulate, "shuffle": shuffle, "drop_last": drop_last, "clip_norm": clip_norm}
         tables = {
-            "run": {"kind": "fit", "seed": seed, "log_every": rows, "own_loss": own_loss, **versions()},
+            "run": {
+                "kind": "fit",
+                "seed": seed,
+                "log_every": rows,
+                "threads": team,
+                "own_loss": own_loss,
+                **versions(),
+            },
             "data": data_table(loaded, origin),
             "model": {"name": model_name, "init": init, **(model_options or {})},
             "rule": {"name": made.name, **made.hypers},
@@ -209,6 +222,7 @@ def prepare(
         notices=notices,
         trace=small,
         surface=landscape if small else None,
+        threads=team,
     )
 
 

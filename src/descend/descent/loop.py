@@ -25,6 +25,7 @@ from .recording import Place, Recorder
 from .scheduling import Schedules
 from .state import random_state, seed_everything, set_random_state
 from .stopping import Stop, Verdict
+from .threads import on_threads
 
 # A path keeps at most this many points: where it gets longer, every second one is dropped.
 PATH_POINTS = 1000
@@ -74,6 +75,7 @@ class Descent:
         notices: Sequence[str] = (),
         trace: bool = False,
         surface: Callable[[Descent], dict[str, Any] | None] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.objective = objective
         self.module = objective.module
@@ -88,6 +90,7 @@ class Descent:
         self.asked_notices = tuple(notices)
         self.trace = trace
         self.surface = surface
+        self.threads = threads
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.progress = Progress()
         self.best: dict[str, Any] = {}
@@ -134,7 +137,8 @@ class Descent:
         step, tree, damaged = self.recorder.adopt(directory)
         self._restore = tree
         before = random_state()
-        differences = restored(self, tree)
+        with on_threads(self.threads):
+            differences = restored(self, tree)
         set_random_state(before)
         says = f"not exact: {'; '.join(differences)}" if differences else "exact"
         self.recorder.resumed(
@@ -147,7 +151,7 @@ class Descent:
             raise UsageError("a descent runs once; prepare another one")
         self._used = True
         before = random_state()
-        with Signals() as signals:
+        with Signals() as signals, on_threads(self.threads):
             try:
                 yield from self._events(signals)
             finally:
