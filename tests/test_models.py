@@ -65,11 +65,11 @@ def test_the_options_shape_the_model() -> None:
 @pytest.mark.parametrize(
     ("name", "task", "options", "words"),
     [
-        ("mpl", "binary", {}, "no model 'mpl', did you mean 'mlp'.*linear, logistic, softmax, mlp, cnn"),
-        ("mlp", "binary", {"hiden": 3}, "no option 'hiden', did you mean 'hidden'"),
+        ("mpl", "binary", {}, "no model 'mpl'.*did you mean 'mlp'.*linear, logistic, softmax, mlp, cnn"),
+        ("mlp", "binary", {"hiden": 3}, "no option 'hiden'.*did you mean 'hidden'"),
         ("linear", "binary", {"hidden": 3}, "its options: it has none"),
         ("mlp", "binary", {"hidden": 0}, r"hidden=\[0\]: give whole numbers from 1"),
-        ("mlp", "binary", {"activation": "rel"}, "activation='rel' is not known, did you mean 'relu'"),
+        ("mlp", "binary", {"activation": "rel"}, "activation='rel' is not known.*did you mean 'relu'"),
         ("mlp", "binary", {"dropout": 1}, "from 0 to below 1"),
         ("cnn", "binary", {}, r"shape \[7\]: use 'mlp'"),
         ("logistic", "classification", {}, "for two classes; the task is 'classification': use 'softmax'"),

@@ -32,10 +32,10 @@ class StorageError(OSError):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """`", did you mean 'x'?"` for the allowed name closest to `name`, or `""` when none is close.
+    """`" (did you mean 'x'?)"` for the allowed name closest to `name`, or `""` when none is close.
 
     >>> nearest("adm", ["adam", "momentum"])
-    ", did you mean 'adam'?"
+    " (did you mean 'adam'?)"
     """
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""

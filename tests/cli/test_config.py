@@ -53,9 +53,9 @@ def test_an_override_is_toml_or_plain_text(assignment: str, key: str, value: obj
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[stop]\nepoch = 3\n", "unknown key 'stop.epoch', did you mean 'stop.epochs'?"),
-        ("[rul]\nname = 'adam'\n", "unknown key 'rul.name', did you mean 'rule.name'?"),
-        ("seed = 3\n", "unknown key 'seed', did you mean 'run.seed'?"),
+        ("[stop]\nepoch = 3\n", "unknown key 'stop.epoch' (did you mean 'stop.epochs'?)"),
+        ("[rul]\nname = 'adam'\n", "unknown key 'rul.name' (did you mean 'rule.name'?)"),
+        ("seed = 3\n", "unknown key 'seed' (did you mean 'run.seed'?)"),
         ("lr = 3\n", "unknown key 'lr'. Allowed here: rule.lr"),
         ("[optimizers]\nx = 1\n", "unknown key 'optimizers.x'. Allowed here: batch, checkpoint, data"),
         ("[run]\nkind = 'minimize'\n", "is the configuration of a minimize: descend minimize --config"),

@@ -38,7 +38,7 @@ def test_a_tuple_and_a_dict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("def mke():\n    pass\n", "has no function 'make', did you mean 'mke'?"),
+        ("def mke():\n    pass\n", "has no function 'make' (did you mean 'mke'?)"),
         ("def make():\n    return 1, 2\n", "returned a tuple of 2; wanted (model, loss, data)"),
         ("def make():\n    pass\n", "returned NoneType; wanted"),
         ("def make():\n    return {'model': 1}\n", "has no 'data'"),

@@ -72,8 +72,8 @@ def check_keys(group: Mapping[str, Any], known: Collection[str], name: str) -> N
         for meant in known:
             if _distance(key.lower(), meant) <= (1 if min(len(key), len(meant)) < 4 else 2):
                 raise UsageError(
-                    f"unknown key {key!r} in a parameter group of {name}, did you mean {meant!r}? "
-                    "(keys that resemble none of the optimizer's pass)"
+                    f"unknown key {key!r} in a parameter group of {name} (did you mean {meant!r}?); "
+                    "keys that resemble none of the optimizer's pass"
                 )
 
 
