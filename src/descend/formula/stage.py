@@ -83,6 +83,12 @@ class Program:
         """Every sum by row or column that a pass leaves for a later one."""
         return tuple(n for one in self.passes for n in one.reductions if scope(n) in ("rows", "columns"))
 
+    @cached_property
+    def folds(self) -> bool:
+        """Whether numbers of rows or columns are summed by row or column again, which only torch_ops does."""
+        inner = [n for one in self.passes if one.domain != "element" for n in one.reductions]
+        return any(scope(n) in ("rows", "columns") for n in inner)
+
     def is_matrix(self, number: int) -> bool:
         """Whether a pass over elements has to know where the rows of a matrix begin."""
         one = self.passes[number]

@@ -107,6 +107,10 @@ class FormulaOptimizer(TorchOptimizer):
         """The rule that a group follows, with the modifiers that it asks for."""
         raise NotImplementedError
 
+    def _rule_of(self, group: Mapping[str, Any], p: torch.Tensor) -> Rule:
+        """The rule that a parameter follows, where that hangs on its shape or type."""
+        return self._rule(group)
+
     def _fresh(self) -> Callable[[Any], Mapping[str, Any]]:
         """What makes the state that is found at a parameter before its first step."""
         return nothing  # a method of this object would keep it, and all states, from being freed at once
@@ -185,11 +189,11 @@ class FormulaOptimizer(TorchOptimizer):
         self._plans, self._staged, self._dormant = [], [], []
         awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
         for group in self.param_groups:
-            rule = self._rule(group)
             for p in group["params"]:
                 if p.grad is None and not self.state.peek(p):
                     self._dormant.append(p)
                     continue
+                rule = self._rule_of(group, p)
                 if p.device.type == "meta":
                     raise RuntimeError("a parameter on the meta device has no numbers; materialise it first")
                 sparse = p.grad is not None and p.grad.layout != torch.strided
@@ -198,9 +202,8 @@ class FormulaOptimizer(TorchOptimizer):
         members: dict[int, Member] = {}
         sorted_members: dict[tuple[Any, ...], list[Member]] = {}
         for rule, group, p, sparse in awake:
-            if id(p) not in members:
-                members[id(p)] = self._member(rule, group, p)
-            member = members[id(p)]
+            member = members.get(id(p)) or self._member(rule, group, p)
+            members[id(p)] = member
             traced = bool(group.get("differentiable"))
             if traced or sparse or times[id(p)] > 1 or not cpu_takes(member, rule):
                 key: tuple[Any, ...] = (stage(rule), None, traced, sparse)
@@ -242,9 +245,8 @@ class FormulaOptimizer(TorchOptimizer):
         if not any(s.key in state for s in rule.states):
             self._unstepped.add(id(p))
         traced = bool(group.get("differentiable"))
-        hypers = dict(
-            zip((h.name for h in rule.hypers), self._values(rule, exact=traced)(group), strict=True)
-        )
+        values = self._values(rule, exact=traced)(group)
+        hypers = dict(zip((h.name for h in rule.hypers), values, strict=True))
         for s in rule.states:
             value = state.get(s.key)
             if s.scalar:
@@ -340,7 +342,7 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _adopted(self, p: torch.Tensor, group: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
         """A parameter's saved state, checked, in memory of our own."""
-        variants = [self._rule(group), *map(rules.get, self.family)]
+        variants = [self._rule_of(group, p), *map(rules.get, self.family)]
         known = {s.key: s for variant in variants for s in variant.states}
         elements = {key: shape_of_state(s, p) for key, s in known.items() if not s.scalar}
         scalars = [key for key, s in known.items() if s.scalar]
@@ -384,10 +386,8 @@ class FormulaOptimizer(TorchOptimizer):
             plain(TorchOptimizer.zero_grad)(self, set_to_none)
 
     def __repr__(self) -> str:
-        kinds = sorted({plan.backend for plan in [*self._plans, *self._staged]}) or [
-            "chosen at the first step"
-        ]
-        return f"{super().__repr__()[:-1]}\nback end: {', '.join(kinds)}\n)"
+        kinds = sorted({plan.backend for plan in [*self._plans, *self._staged]})
+        return f"{super().__repr__()[:-1]}\nback end: {', '.join(kinds) or 'chosen at the first step'}\n)"
 
 
 untraced(FormulaOptimizer.step)

@@ -19,7 +19,9 @@ from .state import dtype_of_state
 def cpu_takes(member: Member, rule: Rule) -> bool:
     """Whether the CPU kernel can step a parameter where it lies."""
     p, g = member.param, member.param.grad
-    if cpu.asks_for_rows(stage(rule)) and not (p.dim() == 2 and p.is_contiguous() and not p.is_complex()):
+    program = stage(rule)
+    by_rows = p.dim() == 2 and p.is_contiguous() and not p.is_complex()
+    if program.folds or (cpu.asks_for_rows(program) and not by_rows):
         return False
     return (
         cpu.takes(p)
