@@ -99,11 +99,14 @@ def index() -> str:
     for form, found in vars(modifiers).items():
         if isinstance(found, Rule):
             said = found.doc.replace("*", "\\*")
-            lines += [f"**{found.title[0].upper()}{found.title[1:]}** (`{form}`). {said} {found.source}.", ""]
+            lines += [
+                f"**{found.title[0].upper()}{found.title[1:]}** (`{form}`). {said} Source: {found.source}.",
+                "",
+            ]
             lines += ["```python", found.formula_text, "```", ""]
     lines += [
-        "Under gradient descent coupled and decoupled decay are the same. Under a rule that divides by the size",
-        "of the gradient they are not: coupled, the penalty's gradient is divided like any other.",
+        "Under gradient descent coupled and decoupled decay are the same. Under a rule that divides by the",
+        "size of the gradient they are not: coupled, the penalty's gradient is divided like any other.",
         "",
         "See also [averages and bias correction](../averages.md),",
         "[learning-rate decay](../learning-rate-decay.md), [the kinds of rules](../kinds.md) and",

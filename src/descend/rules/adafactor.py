@@ -3,7 +3,8 @@
 Their product, over the mean, stands for Adam's v: for a matrix of n by m it takes n + m numbers instead of
 n*m, and there is no momentum. Steps are relative to the root mean square of the tensor; the update is divided
 by its own root mean square where that is above d. Averages remember more as t grows, 1 - 1/t**0.8. Tensors of
-one dimension take `adafactor_vector`.
+one dimension take `adafactor_vector`, those of three or more `adafactor_stack`;
+`descend.optim.adafactor.Adafactor` chooses for every parameter of a model.
 
 Paper: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
 arXiv:1804.04235, Algorithm 4.
@@ -28,7 +29,7 @@ def adafactor(
     lr=Hyper(1e-2, "[0, inf)", "largest relative step"),
     beta2_decay=Hyper(-0.8, "(-inf, 0]", "power of t by which the averages come to rest"),
     eps1=Hyper(2.0**-23, "[0, inf)", "smallest root of v"),
-    eps2=Hyper(1e-3, "(0, inf)", "smallest root mean square that the tensor is taken to have"),
+    eps2=Hyper(1e-3, "[0, inf)", "smallest root mean square that the tensor is taken to have"),
     d=Hyper(1.0, "[1, inf)", "root mean square above which an update is clipped"),
     weight_decay=Hyper(0.0, "[0, inf)", "share of p removed each step, times lr"),
 ):

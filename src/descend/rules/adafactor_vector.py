@@ -24,7 +24,7 @@ def adafactor_vector(
     lr=Hyper(1e-2, "[0, inf)", "largest relative step"),
     beta2_decay=Hyper(-0.8, "(-inf, 0]", "power of t by which the average comes to rest"),
     eps1=Hyper(2.0**-23, "[0, inf)", "smallest root of v"),
-    eps2=Hyper(1e-3, "(0, inf)", "smallest root mean square that the tensor is taken to have"),
+    eps2=Hyper(1e-3, "[0, inf)", "smallest root mean square that the tensor is taken to have"),
     d=Hyper(1.0, "[1, inf)", "root mean square above which an update is clipped"),
     weight_decay=Hyper(0.0, "[0, inf)", "share of p removed each step, times lr"),
 ):
