@@ -22,7 +22,12 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 
 README = blocks(ROOT / "README.md")
-PROGRAMS = [body for kind, body in README if kind == "python"]
+PROGRAMS = [
+    body
+    for path in ("README.md", "docs/formulas.md")
+    for kind, body in blocks(ROOT / path)
+    if kind == "python"
+]
 BOOK = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = sorted(
     {
@@ -56,7 +61,7 @@ def test_there_is_something_to_run() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[f"program{n + 1}" for n in range(len(PROGRAMS))])
-def test_every_program_of_the_readme_runs(
+def test_every_program_of_the_readme_and_of_the_page_on_formulas_runs(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

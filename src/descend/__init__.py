@@ -56,6 +56,7 @@ _LAZY = {
     "schedules": "schedules",
     "report": "report",
     "wrappers": "wrappers",
+    "modifiers": "modifiers",
     "chain": "formula",
 }
 
