@@ -297,7 +297,7 @@ def test_a_right_formula_keeps_its_lines_and_names():
     assert rule.states[0].key == "buffer"
     assert rule.states[0].init == "start"
     assert rule.hyper("lr").high == 1.0
-    with pytest.raises(Exception, match="no hyper-parameter 'lrr'.*did you mean 'lr'"):
+    with pytest.raises(Exception, match=r"no hyper-parameter 'lrr'.*did you mean 'lr'"):
         rule.hyper("lrr")
 
 

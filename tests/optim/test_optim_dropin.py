@@ -300,7 +300,7 @@ def test_independent_decay() -> None:
     w.grad = torch.ones(1)
     descend.optimizer("gradient_descent", decay="independent")([w], lr=1.0, weight_decay=0.25).step()
     assert w.item() == 2.0
-    with pytest.raises(ValueError, match="unknown decay 'decouple'.*did you mean 'decoupled'"):
+    with pytest.raises(ValueError, match=r"unknown decay 'decouple'.*did you mean 'decoupled'"):
         descend.optimizer("adam", decay="decouple")
 
 
@@ -315,7 +315,7 @@ def test_classes_of_rules() -> None:
     assert "    momentum: how much of the sum is kept each step. In [0, inf). Default 0.9." in (
         made.__doc__ or ""
     )
-    with pytest.raises(ValueError, match="unknown rule 'adm'.*did you mean 'adam'"):
+    with pytest.raises(ValueError, match=r"unknown rule 'adm'.*did you mean 'adam'"):
         descend.optimizer("adm")
     with pytest.raises(ValueError, match="momentum takes no 'beta'"):
         made(fresh(), beta=0.9)
