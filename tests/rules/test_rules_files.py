@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import descend.rules
-from descend import modifiers, rules
+from descend import kernels, modifiers, rules
 from descend.formula import Range, Rule, stage
 
 PARTS = ("Paper:", "Deviations:", "torch:", "optax:", "Keras:")
@@ -82,6 +82,13 @@ def test_a_formula_that_sums_nothing_takes_one_pass(name: str) -> None:
     passes = stage(rule).passes
     assert (len(passes) == 1) == (rule.kind == "element")
     assert "p" in passes[-1].written
+
+
+@by_name
+def test_the_rule_can_be_shown(name: str) -> None:
+    shown = kernels.show(rules.get(name))
+    assert rules.get(name).formula_text in shown
+    assert ("none: sums of sums" in shown) == (name == "adafactor_stack")
 
 
 def test_the_checks_see_what_is_missing() -> None:

@@ -13,13 +13,16 @@ def show(rule: Rule, dtype: str = "float32") -> str:
     from . import cpu, torch_ops
 
     program = stage(rule)
-    kernel = cpu.Kernel(program, (dtype,) * len(program.operands))
+    if program.folds:
+        code = "none: sums of sums by row or column run on the torch back end"
+    else:
+        code = "\n".join(cpu.Kernel(program, (dtype,) * len(program.operands)).sources)
     parts = {
         f"formula: {rule.title or rule.name}"
         + (f" ({rule.source})" if rule.source else ""): rule.formula_text,
         "staged": str(program),
         "back end reference: the formula itself, on float64 NumPy arrays": rule.formula_text,
         "back end torch": torch_ops.source(program),
-        f"back end cpu, {dtype}: LLVM IR, compiled for this machine": "\n".join(kernel.sources),
+        f"back end cpu, {dtype}: LLVM IR, compiled for this machine": code,
     }
     return "\n\n".join(f"── {head} ──\n{text}" for head, text in parts.items())
