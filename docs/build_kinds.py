@@ -121,8 +121,8 @@ def page() -> str:
     lines += [
         "",
         "Their oracles, in float64, are in `tests/rules/test_modifiers.py`, to 1e-12: `clip_grad_value_`,",
-        "`clip_grad_norm_`, `swa_utils.AveragedModel` of torch; the authors' lines for adaptive clipping (from",
-        "optax's 5.3e-15, over momentum), centralisation and caution.",
+        "`clip_grad_norm_`, `swa_utils.AveragedModel` of torch; the authors' lines for adaptive clipping",
+        "(5.3e-15 from optax's, over momentum), centralisation and caution.",
     ]
     return "\n".join(lines) + "\n"
 
