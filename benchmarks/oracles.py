@@ -133,6 +133,8 @@ def cases() -> Iterator[tuple[str, str | Rule, dict[str, float], Callable[[Any],
     own = {"weight_decay": 0.1, "eps1": 2.0**-52}
     for name, shapes in (("", MATRICES), ("_vector", VECTORS), ("_stack", ((3, 5, 7, 4), (2, 6, 3)))):
         yield "torch.optim", f"adafactor{name}", own, plain("Adafactor", weight_decay=0.1), shapes
+    paper = lambda o: by_optax(o.adafactor(1e-2, min_dim_size_to_factor=1))  # noqa: E731
+    yield "optax", "adafactor_paper", {}, paper, MATRICES
     clipped = chain(modifiers.agc, rules.get("momentum"))
     sgd = lambda o: by_optax(o.chain(o.adaptive_grad_clip(0.3, axis=1), o.sgd(0.1, momentum=0.9)))  # noqa: E731
     yield "optax", clipped, {"lr": 0.1, "clipping": 0.3}, sgd, MATRICES

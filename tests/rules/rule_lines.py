@@ -114,6 +114,7 @@ RULES = CLASSICAL + ELEMENT
 
 REDUCTION: tuple[Line, ...] = (
     _line("adafactor", weight_decay=0.1),
+    _line("adafactor_paper"),
     _line("adafactor_stack", weight_decay=0.1),
     _line("adafactor_vector", weight_decay=0.1),
     _line("lamb"),

@@ -106,7 +106,7 @@ def test_nan_reaches_the_whole_tensor(line: Line) -> None:
 def test_no_gradient_no_step(line: Line) -> None:
     params = drawn(torch.Generator().manual_seed(3), torch.float32)
     before = [p.detach().clone() for p in params]
-    plain = {**line.values, "weight_decay": 0.0}
+    plain = {word: 0.0 if word == "weight_decay" else x for word, x in line.values.items()}
     opt = descend.optimizer(line.rule)(params, **plain)
     for _ in range(3):
         for p in params:
@@ -207,6 +207,13 @@ def test_adafactor_of_a_matrix_of_rank_one_is_that_of_a_vector() -> None:
     )
     np.testing.assert_allclose(a, b, rtol=1e-9)
     a, b = runs(line("adafactor"), line("adafactor_vector"), gradients=GRADIENTS, p=POINT)
+    assert not np.allclose(a, b, rtol=1e-3)
+
+
+def test_the_paper_s_adafactor_is_torch_s_where_eps_does_nothing() -> None:
+    a, b = runs(line("adafactor_paper"), line("adafactor"), gradients=GRADIENTS, p=POINT)
+    np.testing.assert_allclose(a, b, rtol=1e-12)
+    a, b = runs(line("adafactor_paper"), line("adafactor"), gradients=1e-9 * GRADIENTS, p=POINT)
     assert not np.allclose(a, b, rtol=1e-3)
 
 
