@@ -120,6 +120,12 @@ class Lanes:
         name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
 
+    def fetch(self, out: Lines, at: str, ahead: int) -> None:
+        """Ask for the memory so many bytes behind an address; past the end of a tensor nothing happens."""
+        out.declared["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        place = out.emit(f"getelementptr i8, ptr {at}, i64 {ahead}")
+        out.lines.append(f"  call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
+
     def load(self, out: Lines, at: str, dtype: str, mask: str | None) -> str:
         """A vector of elements of a storage type, in the precision of the arithmetic."""
         kind = f"<{self.width} x {STORAGE[dtype]}>"

@@ -22,6 +22,9 @@ _CHUNK = ("tensor", "offset", "length", "line", "place")
 """A chunk: which tensor, from which element (or row of a matrix), how many, its row of scalars, scratch."""
 
 
+AHEAD = 2048
+"""Bytes ahead of the loop that are fetched already: dividing and rooting, the loop itself looks less far."""
+
 _LAST = "ptr noalias readonly %s, ptr noalias %out"
 
 
@@ -260,6 +263,8 @@ class Renderer:
                 continue
             at = f"ptr {operand.symbol}, i64 {index}"
             pointers[n] = out.emit(f"getelementptr {STORAGE[operand.dtype]}, {at}")
+            if mask is None:
+                self.lanes.fetch(out, pointers[n], AHEAD)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
         labels = {n: f"s[{i}]" for n, i in self.one.row_index.items()}
