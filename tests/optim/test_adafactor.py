@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import descend
 from descend.optim.adafactor import Adafactor
 
 with warnings.catch_warnings():
@@ -126,3 +127,13 @@ def test_every_error_is_torchs() -> None:
             optimizer = Adafactor(params, **given.kwargs)
             with pytest.raises(case.error_type, match=case.error_regex):
                 optimizer.step()
+
+
+def test_the_rule_by_name_is_the_class_and_takes_whole_models() -> None:
+    assert descend.Adafactor is descend.optimizer("adafactor") is Adafactor
+    model = torch.nn.Sequential(torch.nn.Conv1d(2, 3, 2), torch.nn.Flatten(), torch.nn.Linear(6, 1))
+    optimizer = descend.optimizer("adafactor")(model.parameters(), lr=0.01)
+    model(torch.ones(4, 2, 3)).sum().backward()
+    optimizer.step()
+    keys = {frozenset(state) for state in optimizer.state_dict()["state"].values()}
+    assert keys == {frozenset({"step", "row_var", "col_var"}), frozenset({"step", "variance"})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .adadelta import Adadelta
+from .adafactor import Adafactor
 from .adagrad import Adagrad
 from .adam import Adam
 from .adamax import Adamax
@@ -20,13 +21,18 @@ CLASSES: dict[str, type[FormulaOptimizer]] = {
     kind.__name__.lower(): kind
     for kind in (ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop)
 }
-"""The classes that torch.optim has too, by the names of their rules ("sgd" stands for several)."""
+"""The classical classes that torch.optim has too, by the names of their rules ("sgd" stands for several)."""
+
+BY_SHAPE: dict[str, type[FormulaOptimizer]] = {"adafactor": Adafactor}
+"""Classes that choose a rule for every parameter by its shape."""
 
 __all__ = [
     "ASGD",
+    "BY_SHAPE",
     "CLASSES",
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",

@@ -44,9 +44,9 @@ class Adafactor(FormulaOptimizer):
 
     Example:
         >>> import torch
-        >>> from descend.optim.adafactor import Adafactor
+        >>> import descend
         >>> model = torch.nn.Linear(3, 1)
-        >>> optimizer = Adafactor(model.parameters(), lr=0.01)
+        >>> optimizer = descend.Adafactor(model.parameters(), lr=0.01)
         >>> model(torch.ones(2, 3)).sum().backward()
         >>> optimizer.step()
     """

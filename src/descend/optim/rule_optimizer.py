@@ -94,10 +94,10 @@ def optimizer(rule: str | Rule | Callable[..., Any], *, decay: str | None = None
     if decay is not None and decay not in DECAYS:
         raise UsageError(f"unknown decay {decay!r}{nearest(decay, DECAYS)}; use one of {', '.join(DECAYS)}")
     if isinstance(rule, str) and decay is None:
-        from . import CLASSES
+        from . import BY_SHAPE, CLASSES
 
-        if rule in CLASSES:
-            return CLASSES[rule]
+        if rule in CLASSES or rule in BY_SHAPE:
+            return CLASSES.get(rule) or BY_SHAPE[rule]
     return class_of(rules.get(rule) if isinstance(rule, str) else rule, decay)
 
 
