@@ -223,7 +223,7 @@ def torch_s_own(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> float:
     a = torch.nn.Parameter(torch.randn(shape, generator=source, dtype=torch.float64).to(dtype))
     b = torch.nn.Parameter(a.detach().clone())
     eps = torch.finfo(dtype).eps
-    one = descend.optimizer(name)([a], weight_decay=0.1, eps1=eps)
+    one = descend.optimizer(descend.rules.get(name))([a], weight_decay=0.1, eps1=eps)
     two = torch.optim.Adafactor([b], weight_decay=0.1)
     for _ in range(30):
         a.grad = torch.randn(shape, generator=source, dtype=torch.float64).to(dtype)
