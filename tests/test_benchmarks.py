@@ -96,3 +96,19 @@ def test_transformer_trains_the_same_curve_with_one_word_changed(tmp_path: Path)
     for _, theirs, ours, _ in curve[1:]:
         assert abs(float(theirs) - float(ours)) < 5e-4  # rounding alone, over 30 steps, gave less than 1e-4
     assert report.rstrip().endswith(": the same curve.")
+
+
+def test_the_ceiling_has_a_row_for_every_rule_without_a_fused_path(tmp_path: Path) -> None:
+    (found,) = tables(smoke("ceiling.py", tmp_path / "ceiling.md"))
+    assert [row[0] for row in found[1:]] == [
+        "RMSprop",
+        "RMSprop, centred, momentum",
+        "Adamax",
+        "NAdam",
+        "RAdam",
+        "Adadelta",
+        "ASGD",
+    ]
+    for row in found[1:]:
+        assert row[1].endswith(("(foreach)", "(for-loop)"))
+        assert all(cell.endswith("×") for cell in row[2:])

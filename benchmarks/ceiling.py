@@ -1,0 +1,118 @@
+"""How much faster than torch any kernel can be where memory is the limit.
+
+For each rule without a fused path in torch: a step of torch's quickest path, ours, and a formula with the
+same loads and stores and no arithmetic to speak of, through the same machinery. What the last one gains over
+torch is the most that the rule can gain on this machine.
+
+    python benchmarks/ceiling.py --out benchmarks/ceiling.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from _timing import deliver, machine, table
+
+import descend
+
+ELEMENTS = 1 << 20
+
+
+def three_two(p, g, a, lr=1e-3):  # type: ignore[no-untyped-def]
+    """Reads p, g and one state; writes p and the state."""
+    a = a + g
+    p = p + lr
+    return p, a
+
+
+def four_three(p, g, a, b, lr=1e-3):  # type: ignore[no-untyped-def]
+    """Reads p, g and two states; writes all but g."""
+    a = a + g
+    b = b + p
+    p = p + lr
+    return p, a, b
+
+
+def five_four(p, g, a, b, c, lr=1e-3):  # type: ignore[no-untyped-def]
+    """Reads p, g and three states; writes all but g."""
+    a = a + g
+    b = b + p
+    c = c + lr
+    p = p + lr
+    return p, a, b, c
+
+
+RULES: dict[str, tuple[str, dict[str, Any], Callable[..., Any]]] = {
+    "RMSprop": ("RMSprop", {}, three_two),
+    "RMSprop, centred, momentum": ("RMSprop", {"centered": True, "momentum": 0.9}, five_four),
+    "Adamax": ("Adamax", {}, four_three),
+    "NAdam": ("NAdam", {}, four_three),
+    "RAdam": ("RAdam", {}, four_three),
+    "Adadelta": ("Adadelta", {}, four_three),
+    "ASGD": ("ASGD", {}, three_two),
+}
+
+
+def stepping(make: Callable[[list[torch.Tensor]], Any], elements: int) -> Callable[[], Any]:
+    """An optimizer over one large parameter, after its first step."""
+    p = torch.nn.Parameter(torch.randn(elements))
+    p.grad = torch.randn(elements)
+    optimizer = make([p])
+    optimizer.step()
+    step: Callable[[], Any] = optimizer.step
+    return step
+
+
+def measure(elements: int, rounds: int, steps: int) -> str:
+    """Every rule, in turns."""
+    rows = []
+    for label, (name, options, bare) in RULES.items():
+        theirs = getattr(torch.optim, name)
+        runs = {
+            "foreach": stepping(lambda ps, k=theirs, o=options: k(ps, foreach=True, **o), elements),
+            "for-loop": stepping(lambda ps, k=theirs, o=options: k(ps, foreach=False, **o), elements),
+            "ours": stepping(lambda ps, n=name, o=options: getattr(descend, n)(ps, **o), elements),
+            "bare": stepping(descend.optimizer(bare), elements),
+        }
+        times: dict[str, list[float]] = {kind: [] for kind in runs}
+        for _ in range(rounds):
+            for kind, step in runs.items():
+                start = time.perf_counter()
+                for _ in range(steps):
+                    step()
+                times[kind].append((time.perf_counter() - start) / steps * 1e6)
+        middle = {kind: statistics.median(values) for kind, values in times.items()}
+        best = min(("foreach", "for-loop"), key=lambda kind: middle[kind])
+        rows.append(
+            [
+                label,
+                f"{middle[best]:,.0f} µs ({best})",
+                f"{middle['ours']:,.0f} µs, {middle[best] / middle['ours']:.2f}×",
+                f"{middle['bare']:,.0f} µs, {middle[best] / middle['bare']:.2f}×",
+            ]
+        )
+    head = ["rule", "torch's quickest path", "ours", "same loads and stores, no arithmetic"]
+    return table(head, rows)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", help="write the table to this file too")
+    parser.add_argument("--smoke", action="store_true", help="a small parameter, once")
+    given = parser.parse_args()
+    body = measure(1 << 10, 1, 1) if given.smoke else measure(ELEMENTS, 15, 20)
+    elements, threads = 1 << 10 if given.smoke else ELEMENTS, torch.get_num_threads()
+    size = f"One parameter of {elements:,} elements, {threads} threads."
+    deliver("\n\n".join(["# The most that a step can gain", machine("torch"), size, body]), given.out)
+
+
+if __name__ == "__main__":
+    main()
