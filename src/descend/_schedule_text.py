@@ -51,7 +51,10 @@ class _Reader:
                 return round(self._total("a share in %") * self.read(node.args[0]) / 100)
             named = {word.arg: word.value for word in node.keywords if word.arg}
             return self._make(node.func.id, node.args, named)
-        raise UsageError(f"schedule {self.text!r} cannot be read at {ast.unparse(node)!r}")
+        raise UsageError(
+            f"schedule {self.text!r} cannot be read at {ast.unparse(node)!r}; write as in "
+            "cosine, exponential(0.1, 0.99) or warmup(cosine, steps=5%)"
+        )
 
     def _make(self, word: str, args: list[ast.expr], named: Mapping[str, ast.expr]) -> Schedule:
         name = word.replace("_", "-")

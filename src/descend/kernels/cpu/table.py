@@ -59,11 +59,11 @@ class Table:
             extent = self.extents[scope(n)]
             addresses[:, k] = self._vectors[k].ctypes.data + 8 * (np.cumsum(extent) - extent)
         widths = np.ascontiguousarray(self.extents.get("columns", self.sizes))
-        strips = max(sum(scope(n) == "columns" for n in one.reductions) for one in program.passes)
+        self._strips = max(sum(scope(n) == "columns" for n in one.reductions) for one in program.passes)
         scratch = np.zeros(0)
-        if strips:
+        if self._strips:
             matrix = self._chunks["matrix"]
-            room = widths[matrix[:, 0]] * strips
+            room = widths[matrix[:, 0]] * self._strips
             matrix[:, 4] = np.cumsum(room) - room
             scratch = np.zeros(int(room.sum()))
         self._scratch = scratch
@@ -155,36 +155,16 @@ class Table:
                     vector /= np.repeat(columns, rows)
                 continue
             ends = np.cumsum(columns)
-            for i in np.unique(chunks[:, 0]):
-                mine = chunks[chunks[:, 0] == i]
-                width, strips = columns[i], sum(scope(m) == "columns" for m in one.reductions)
-                first = int(mine[0, 4])
-                block = self._scratch[first : first + len(mine) * width * strips].reshape(
-                    len(mine), strips, width
-                )
-                join = np.maximum.reduce if n.op.startswith("max") else np.add.reduce
+            join = np.maximum.reduce if n.op.startswith("max") else np.add.reduce
+            for i, first, count in zip(
+                *np.unique(chunks[:, 0], return_index=True, return_counts=True), strict=True
+            ):
+                width, place = columns[i], chunks[first, 4]
+                room = count * self._strips * width
+                block = self._scratch[place : place + room].reshape(count, self._strips, width)
                 total = join(block[:, strip], axis=0)
                 vector[ends[i] - width : ends[i]] = total / rows[i] if n.op.startswith("mean") else total
             strip += 1
-
-
-def finished(one: Pass, sums: list[Any], counts: dict[str, Any]) -> list[Any]:
-    """What the next pass may use of a pass's sums [n]: means divided, global ones joined over all tensors.
-
-    `counts` gives, for each domain, the numbers of elements, rows or columns of the tensors that took part
-    [n], zero for the others.
-    """
-    found = []
-    own = [n for n in one.reductions if scope(n) in ("tensor", "global")]
-    count = counts[one.domain]
-    with np.errstate(all="ignore"):
-        for n, values in zip(own, sums, strict=True):
-            if scope(n) == "global":
-                joined = values.max() if n.op.startswith("max") else values.sum()
-                found.append(joined / count.sum() if n.op.startswith("mean") else joined)
-            else:
-                found.append(values / count if n.op.startswith("mean") else values)
-    return found
 
 
 def _cut(counts: Any) -> Any:
