@@ -11,6 +11,8 @@ SCOPES = ("tensor", "global", "rows", "columns")
 REDUCTIONS = frozenset(f"{word}_{scope}" for word in ("sum", "mean", "max") for scope in SCOPES)
 """Operations that make fewer numbers of many elements: one of a tensor, one of all tensors of all groups,
 one of every row of a matrix, one of every column."""
+MATRIX = frozenset({"matmul", "transpose", "newton_schulz", "inverse_root", "eigenbasis", "every"})
+"""Operations on whole matrices, which torch's routines do between two passes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,11 @@ def node(op: str, *args: Node) -> Node:
 def is_reduction(n: Node) -> bool:
     """Whether a node is a number, or a row or column of them, made of many elements."""
     return n.op in REDUCTIONS
+
+
+def is_matrix(n: Node) -> bool:
+    """Whether a node is a matrix that is made of whole matrices."""
+    return n.op in MATRIX
 
 
 def scope(n: Node) -> str:

@@ -10,12 +10,12 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from ..errors import FormulaError, nearest
-from .nodes import ARITHMETIC, COMPARISON, Node, const, name, node
-from .vocabulary import REDUCTIONS, WORDS
+from .nodes import ARITHMETIC, COMPARISON, Node, const, name, node, substitute
+from .vocabulary import MATRIX, REDUCTIONS, WORDS
 
 _BINARY: dict[type[ast.AST], str] = {
     ast.Add: "add",
@@ -47,7 +47,7 @@ _INSTEAD: dict[type[ast.AST], str] = {
     ast.FunctionDef: "write the expression in place",
 }
 ALLOWED = "assignments, + - * / **, comparisons inside where(), and the words " + " ".join(
-    [*WORDS, *REDUCTIONS]
+    [*WORDS, *REDUCTIONS, *MATRIX]
 )
 
 
@@ -76,6 +76,14 @@ class Reading:
     names: dict[Node, str]
     lines: tuple[str, ...]
     source: Source
+
+    def renamed(self, names: Mapping[str, str]) -> Reading:
+        """The same with other names for some arguments."""
+        leaves = {old: name(new) for old, new in names.items()}
+        outputs = {names.get(word, word): substitute(n, leaves) for word, n in self.outputs.items()}
+        return replace(
+            self, outputs=outputs, names={substitute(n, leaves): word for n, word in self.names.items()}
+        )
 
 
 def source_of(function: Callable[..., Any]) -> Source:
@@ -120,7 +128,7 @@ def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) ->
         if target in ("g", "t") or arguments.get(target) == "scalar":
             if target != "g":
                 source.refuse(statement, f"{target!r} is given to the formula and cannot be assigned")
-        elif target in WORDS or target in REDUCTIONS:
+        elif target in WORDS or target in REDUCTIONS or target in MATRIX:
             source.refuse(statement, f"{target!r} is a word of the vocabulary and cannot be assigned")
         values[target] = Expressions(source, values).read(value)
         names.setdefault(values[target], target)
@@ -196,7 +204,7 @@ class Expressions:
     def __init__(self, source: Source, values: Mapping[str, Node], reductions: bool = True) -> None:
         self.source = source
         self.values = values
-        self.words = {**WORDS, **dict.fromkeys(REDUCTIONS, 1)} if reductions else WORDS
+        self.words = {**WORDS, **dict.fromkeys(REDUCTIONS, 1), **MATRIX} if reductions else WORDS
 
     def read(self, at: ast.expr) -> Node:
         """The node of an expression; FormulaError for anything outside the subset."""

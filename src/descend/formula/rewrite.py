@@ -14,18 +14,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .nodes import Node, const, is_reduction, name, node, scope
+from .nodes import Node, const, is_matrix, is_reduction, name, node, scope
 
 ONE = const(1)
 MINUS_ONE = const(-1)
 PARAMETER = name("p")
 
 
+SIDES = {
+    "element": ("rows", "columns"),
+    "turned": ("columns", "rows"),
+    "left": ("rows", "rows"),
+    "right": ("columns", "columns"),
+}
+"""What the two sides of a matrix are as long as; "turned" is the transpose of one shaped like p."""
+
+
+class ShapeError(ValueError):
+    """Matrices in a formula that do not fit together."""
+
+
+def _matrix_domain(op: str, given: list[str]) -> str:
+    """The domain of a matrix word, from those of its arguments."""
+    matrices = 2 if op in ("matmul", "eigenbasis") else 1
+    whole = given[2:] if op == "every" else given[:matrices]
+    wrong = [x for x in whole if x not in SIDES]
+    if wrong or any(x != "scalar" for x in given[matrices:] if op != "every"):
+        raise ShapeError(f"{op!r} takes {len(whole)} whole matrices first, then numbers")
+    if op == "transpose":
+        return {"element": "turned", "turned": "element"}.get(whole[0], whole[0])
+    if op in ("inverse_root", "eigenbasis") and (whole[0] not in ("left", "right") or len({*whole}) > 1):
+        raise ShapeError(f'{op!r} takes square matrices, State(shape="left") or "right", not one like p')
+    if op == "every" and len({*whole}) > 1:
+        raise ShapeError("'every' chooses between two matrices of one shape")
+    if op != "matmul":
+        return whole[0]
+    (height, inner), (other, width) = SIDES[whole[0]], SIDES[whole[1]]
+    if inner != other:
+        raise ShapeError(f"'matmul' of a matrix with {inner} on the right with one with {other} on the left")
+    return next(domain for domain, sides in SIDES.items() if sides == (height, width))
+
+
 class Rewriter:
     """Rewrites the expressions of a rule.
 
     `domains` says of each name that is no scalar whether it is one number an "element", or one of the
-    "rows" or "columns" of a matrix. The nodes in `whole` stay nodes of their own, so that a later pass can
+    "rows" or "columns" of a matrix, or of the square matrices of its rows ("left") or columns ("right"). The nodes in `whole` stay nodes of their own, so that a later pass can
     read them from memory.
     """
 
@@ -36,14 +70,23 @@ class Rewriter:
         self._done: dict[Node, Node] = {}
 
     def domain(self, n: Node) -> str:
-        """What a node is one number of: "element", "rows", "columns", or "scalar" (of the host)."""
+        """What a node is one number of: a domain as above, or "scalar" (of the host).
+
+        Raises ShapeError where matrices do not fit.
+        """
         if n not in self._domain:
             if n.op == "name":
                 found = self.domains.get(n.word, "scalar")
             elif is_reduction(n):
                 found = scope(n) if scope(n) in ("rows", "columns") else "scalar"
+            elif is_matrix(n):
+                found = _matrix_domain(n.op, [self.domain(a) for a in n.args])
             else:
                 inside = {self.domain(a) for a in n.args} - {"scalar"}
+                if len(inside) > 1 and inside & {"left", "right", "turned"}:
+                    raise ShapeError(
+                        f"{n.op!r} mixes matrices of different shapes; matmul(x, y) multiplies them"
+                    )
                 found = "element" if len(inside) > 1 else inside.pop() if inside else "scalar"
             self._domain[n] = found
         return self._domain[n]
@@ -54,7 +97,7 @@ class Rewriter:
 
     def __call__(self, n: Node) -> Node:
         """The rewritten node; scalars stay as they are written."""
-        if not self.is_element(n) or not n.args or is_reduction(n):
+        if not self.is_element(n) or not n.args or is_reduction(n) or is_matrix(n):
             return n
         if n not in self._done:
             self._done[n] = self._rewrite(n)

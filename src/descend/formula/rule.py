@@ -6,24 +6,26 @@
         p = p - lr * b
         return p, b
 
-`p`, `g` and `t` are the parameter, its gradient and the step (from 1). An argument without a default
-is a state that starts at zero; one with a number is a hyper-parameter. A modifier is a formula that changes
+`p`, `g` and `t` are the parameter, its gradient and the step (from 1), `rows` and `columns` the shape of the
+matrix. An argument without a default is a state that starts at zero; one with a number is a hyper-parameter. A modifier is a formula that changes
 `g` or `p` for the rule after it, or `u`, the update that the rule before it subtracts from p.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ..errors import FormulaError, UsageError, nearest
-from .nodes import Node, is_reduction, substitute, walk
+from .masks import Mask
+from .nodes import Node, is_matrix, is_reduction, substitute, walk
 from .reader import Reading, read_function
 
-GIVEN = ("p", "g", "t", "u")
+GIVEN = ("p", "g", "t", "u", "rows", "columns")
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,10 @@ class Hyper:
 class State:
     """What a rule remembers of an element (or, with `scalar`, of a whole parameter) between steps.
 
-    `shape` is "element" for one number an element, "rows" or "columns" for one a row or column of a matrix.
-    `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
+    `shape` is "element" for one number an element, "rows" or "columns" for one a row or column of a matrix,
+    "left" for a matrix of rows x rows, "right" for one of columns x columns. `block` names the hyper-parameter
+    that bounds the sides of the blocks into which a larger matrix is cut, each with a "left" and a "right" of its
+    own; `limit` the one that bounds their size: a larger one is left out and stands for the identity. `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
     a hyper-parameter, or "p" for the parameter as it was before the first step.
     """
 
@@ -109,6 +113,8 @@ class State:
     doc: str = ""
     scalar: bool = False
     shape: str = "element"
+    block: str = ""
+    limit: str = ""
     name: str = ""
 
 
@@ -120,6 +126,10 @@ class Formula:
     function: Callable[..., Any]
     states: tuple[State, ...]
     hypers: tuple[Hyper, ...]
+    masks: tuple[Mask, ...] = ()
+    """To which parameters it applies; see `only`."""
+    called: tuple[tuple[str, str], ...] = ()
+    """What states and hyper-parameters are called in its source, and what here; see `renamed`."""
 
     @staticmethod
     def of(function: Callable[..., Any]) -> Formula:
@@ -147,6 +157,11 @@ class Formula:
                 )
         formula = Formula(function.__name__, function, tuple(states), tuple(hypers))
         for state in states:
+            for word in filter(None, (state.block, state.limit)):
+                if word not in {h.name for h in hypers}:
+                    raise FormulaError(
+                        f"{function.__name__}: {state.name!r} is bounded by {word!r}, no hyper-parameter"
+                    )
             if isinstance(state.init, str) and state.init not in {"p", *(h.name for h in hypers)}:
                 raise FormulaError(
                     f"{function.__name__}: {state.name!r} starts at {state.init!r}, no hyper-parameter"
@@ -156,7 +171,7 @@ class Formula:
     @cached_property
     def arguments(self) -> dict[str, str]:
         """The kind of every argument: "element", "state" or "scalar"."""
-        given = {"p": "element", "g": "element", "u": "element", "t": "scalar"}
+        given = {**dict.fromkeys(GIVEN, "scalar"), "p": "element", "g": "element", "u": "element"}
         kinds = {word: kind for word, kind in given.items() if word in self.arguments_taken}
         kinds |= {s.name: "state" for s in self.states}
         return kinds | {h.name: "scalar" for h in self.hypers}
@@ -182,6 +197,8 @@ class Formula:
     @cached_property
     def reading(self) -> Reading:
         """The formula as read from its source; FormulaError with file and line."""
+        if self.called:
+            return Formula.of(self.function).reading.renamed(dict(self.called))
         reading = read_function(self.function, self.arguments)
         for state in self.states:
             if state.name not in reading.outputs:
@@ -198,6 +215,34 @@ class Formula:
                 )
         return reading
 
+    def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the formula's own Python returns, by name, for values of its arguments."""
+        called = dict(self.called)
+        words = inspect.signature(self.function).parameters
+        result = self.function(**{word: values[called.get(word, word)] for word in words})
+        result = result if isinstance(result, tuple) else (result,)
+        return dict(zip(self.reading.outputs, result, strict=True))
+
+    @property
+    def text(self) -> str:
+        """Its lines as they stand in its file, under a line on whatever was said about it elsewhere."""
+        notes = [*map(str, self.masks), *(f"{old} is called {new}" for old, new in self.called)]
+        return "\n".join([*([f"# {'; '.join(notes)}"] if notes else []), *self.reading.lines])
+
+    def __reduce__(self) -> Any:
+        # a decorated function is found under the name of its rule
+        where = (self.function.__module__, self.function.__qualname__)
+        return _found, (*where, self.states, self.hypers, self.masks, self.called)
+
+
+def _found(module: str, path: str, states: Any, hypers: Any, masks: Any, called: Any) -> Formula:
+    """The formula that a file of Python's own format names."""
+    there: Any = importlib.import_module(module)
+    for step in path.split("."):
+        there = getattr(there, step)
+    plain = rule_of(there).formulas[0]
+    return replace(plain, states=states, hypers=hypers, masks=masks, called=called)
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -211,13 +256,25 @@ class Rule:
 
     @property
     def kind(self) -> str:
-        """Which of the kinds the rule is: "element", or "reduction" where it sums over tensors."""
-        return "reduction" if self.reduces else "element"
+        """Which of the kinds the rule is: "element", "reduction" where it sums over tensors, or "matrix"."""
+        return "matrix" if self.has_matrices else "reduction" if self.reduces else "element"
 
     @cached_property
     def reduces(self) -> bool:
-        """Whether the formula makes one number of many elements anywhere."""
-        return any(is_reduction(n) for n in walk(self.outputs.values()))
+        """Whether what an element becomes depends on other elements."""
+        return self.has_matrices or any(is_reduction(n) for n in walk(self.outputs.values()))
+
+    @cached_property
+    def has_matrices(self) -> bool:
+        """Whether the formula works on whole matrices."""
+        return any(is_matrix(n) for n in walk(self.outputs.values()))
+
+    @cached_property
+    def shape_words(self) -> tuple[str, ...]:
+        """Which of `rows` and `columns` the formulas take."""
+        own = {part.name for part in (*self.states, *self.hypers)}
+        taken = {word for formula in self.formulas for word in formula.arguments_taken}
+        return tuple(word for word in ("rows", "columns") if word in taken - own)
 
     @property
     def summary(self) -> str:
@@ -226,11 +283,12 @@ class Rule:
 
     @cached_property
     def hypers(self) -> tuple[Hyper, ...]:
-        """The hyper-parameters of all parts; parts share those of one name."""
+        """The hyper-parameters of all parts; parts share those of one name, which then is as the rule has it."""
         found: dict[str, Hyper] = {}
         for formula in self.formulas:
             for hyper in formula.hypers:
-                found[hyper.name] = hyper
+                if hyper.name not in found or formula.place == "rule":
+                    found[hyper.name] = hyper
         return tuple(found.values())
 
     @cached_property
@@ -251,7 +309,7 @@ class Rule:
     @property
     def formula_text(self) -> str:
         """The lines of the formula as they stand in its file."""
-        return "\n".join(line for formula in self.formulas for line in formula.reading.lines)
+        return "\n".join(formula.text for formula in self.formulas)
 
     @cached_property
     def _composed(self) -> tuple[dict[str, Node], dict[Node, str]]:
@@ -287,6 +345,9 @@ class Rule:
     def __iter__(self) -> Iterator[Formula]:
         return iter(self.formulas)
 
+    def __reduce__(self) -> Any:
+        return Rule, (self.name, self.formulas, self.title, self.source, self.doc)
+
 
 def _parted(p: Node | None, formula: Formula) -> tuple[Node, Node]:
     """What a rule starts from and what it subtracts, where its last line is p = p - update."""
@@ -311,40 +372,3 @@ def rule_of(given: Rule | Callable[..., Any]) -> Rule:
     if isinstance(given, Rule):
         return given
     return Rule(given.__name__, (Formula.of(given),), doc=inspect.getdoc(given) or "")
-
-
-def chain(*parts: Rule | Callable[..., Any], name: str | None = None) -> Rule:
-    """A rule between its modifiers: each part sees p, g and u as the one before left them.
-
-    Parts that change `g` or `p` stand before the rule; parts that change `u` (the rule's update) or only
-    keep something of their own stand after it. All of them become one program, so a chain takes no more
-    passes over memory than its sums demand.
-
-    >>> from descend import rules
-    >>> def clip(g, top=1.0):
-    ...     g = minimum(maximum(g, -top), top)
-    ...     return g
-    >>> chain(clip, rules.get("adam")).name
-    'clip + adam'
-
-    Raises UsageError for no rule or two, a part on the wrong side, or two states of one name.
-    """
-    given = [rule_of(part) for part in parts]
-    joined = tuple(formula for r in given for formula in r.formulas)
-    ruling = [k for k, formula in enumerate(joined) if formula.place == "rule"]
-    if len(ruling) != 1:
-        found = ", ".join(joined[k].name for k in ruling) or "none"
-        raise UsageError(f"a chain holds exactly one rule, a formula from g to p; here: {found}")
-    main = joined[ruling[0]]
-    for k, formula in enumerate(joined):
-        if formula.place == "before" and k > ruling[0]:
-            raise UsageError(f"{formula.name!r} changes what {main.name!r} works on; put it before it")
-        if formula.place == "after" and k < ruling[0]:
-            raise UsageError(f"{formula.name!r} works on what the rule did; put it after {main.name!r}")
-    seen: set[str] = set()
-    for state in (s for formula in joined for s in formula.states):
-        if state.name in seen:
-            raise UsageError(f"two parts of the chain keep a state {state.name!r}; rename one of them")
-        seen.add(state.name)
-    rule = next(r for r in given if main in r.formulas)
-    return Rule(name or " + ".join(r.name for r in given), joined, rule.title, rule.source, rule.doc)

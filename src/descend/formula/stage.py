@@ -4,7 +4,9 @@
   distinct (group, step, scalar state); what the elements need of it is a *row* of scalars;
 - elements: the `body` of a `Pass`, straight-line code that reads and writes every element once;
 - a sum or a maximum over a tensor, or over all tensors: the end of a pass. What follows from it is again a
-  row of scalars, one for every tensor, and the elements that need it wait for the next pass.
+  row of scalars, one for every tensor, and the elements that need it wait for the next pass;
+- a word for whole matrices: a `Routine` between two passes. What it takes is written to memory by the pass
+  before, and the passes after it read what it made.
 
 Most rules are one pass.
 """
@@ -14,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import NoReturn
 
-from .nodes import Node, is_reduction, scope, text, walk
+from .matrices import Matrices, Routine
+from .nodes import Node, is_matrix, is_reduction, scope, text, walk
 from .nodes import name as leaf
-from .rewrite import Rewriter
+from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
 
@@ -57,7 +61,8 @@ class Program:
 
     `operands` are the names that differ within a tensor, p and g first, and `domains` says how; `passes` the
     sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
-    author's where they survive.
+    author's where they survive. `routines` are what is done with whole matrices before each pass, and after the
+    last one; `temporaries` those of the operands that live only during a step, as their arguments and results.
     """
 
     rule: Rule
@@ -66,6 +71,8 @@ class Program:
     passes: tuple[Pass, ...]
     final: ScalarProgram
     labels: dict[Node, str]
+    routines: tuple[tuple[Routine, ...], ...]
+    temporaries: tuple[str, ...]
 
     @property
     def scalars(self) -> ScalarProgram:
@@ -100,6 +107,7 @@ class Program:
         lines = []
         sums: dict[Node, str] = {}
         for k, one in enumerate(self.passes):
+            lines += [*map(str, self.routines[k]), *([""] if self.routines[k] else [])]
             several = f"pass {k + 1} of {len(self.passes)}: " if len(self.passes) > 1 else ""
             lines.append(f"# {several}on the host, in float64")
             lines += [f"s[{i}] = {text(n, sums)}" for n, i in one.row_index.items()]
@@ -117,6 +125,7 @@ class Program:
                 lines.append(f"r{len(sums)} <- {text(Node(reduction.op, (n,)), names)}")
                 sums[reduction] = f"r{len(sums)}"
             lines.append("")
+        lines += map(str, self.routines[-1])
         if self.final.states:
             lines.append("# after the last pass, on the host")
             lines += [f"{word} <- {text(n, sums)}" for word, n in self.final.states.items()]
@@ -132,15 +141,15 @@ def stage(rule: Rule) -> Program:
     return _Stager(rule).program()
 
 
-_ORDER = ("rows", "columns", "element")
+_ORDER = ("left", "right", "rows", "columns", "element")
 """Vectors before elements, where one pass could do either first: they are small."""
 
 
 class _Stager:
     """The work of `stage`, with what it needs to know of one rule at hand.
 
-    A pass has a position, level * 3 + place of its domain in _ORDER: what needs no reduction has level 0,
-    what needs one has level 1, and so on.
+    A pass has a position, level * 5 + place of its domain in _ORDER: what needs no reduction and no matrix
+    word has level 0, what needs one has level 1, and so on.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -151,26 +160,37 @@ class _Stager:
         self.outputs = rule.outputs
         kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
         self.rewrite = Rewriter(self.domains, kept_whole)
-        for word, n in self.outputs.items():
-            self._check(word, n)
-        changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
-        self.new = {word: self.rewrite(self.outputs[word]) for word in changed}
+        try:
+            for word, n in self.outputs.items():
+                self._check(word, n)
+            changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
+            self.matrices = Matrices(rule, self.rewrite, {word: self.outputs[word] for word in changed})
+        except ShapeError as error:
+            self._refuse(str(error))
+        self.new = {w: self.rewrite(self.outputs[w]) for w in changed if w not in self.matrices.kept}
+        self.new |= {word: self.rewrite(n) for word, n in self.matrices.materialised.items()}
+        self.domains |= self.matrices.temporaries
         self._levels: dict[Node, int] = {}
 
     def _check(self, word: str, n: Node) -> None:
         """Refuse a new value that has more numbers than what it is the value of."""
         own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
-        if own == "element" or new in (own, "scalar"):
+        if new in (own, "scalar") or own == "element" and new in ("rows", "columns"):
             return
+        if {own, new} & {"left", "right", "turned"}:
+            shapes = {"left": "rows x rows", "right": "columns x columns", "turned": "columns x rows"}
+            has, gets = (shapes.get(x, "of another shape") for x in (own, new))
+            self._refuse(f"the matrix {word!r} is {has}, but its new value is {gets}")
         per = {"scalar": "a whole parameter", "rows": "a row", "columns": "a column"}[own]
-        why = f"{word!r} is one number for {per}, but its new value differs by {new.removesuffix('s')}"
-        self.rule.formulas[-1].reading.source.refuse(None, why)
+        self._refuse(
+            f"{word!r} is one number for {per}, but its new value differs by {new.removesuffix('s')}"
+        )
 
     def level(self, n: Node) -> int:
-        """How many reductions, one after the other, a value needs."""
+        """How many reductions and matrix words, one after the other, a value needs."""
         if n not in self._levels:
             below = max((self.level(a) for a in n.args), default=0)
-            self._levels[n] = below + 1 if is_reduction(n) else below
+            self._levels[n] = below + 1 if is_reduction(n) or n in self.matrices.steps else below
         return self._levels[n]
 
     def program(self) -> Program:
@@ -179,31 +199,91 @@ class _Stager:
         found = [n for n in walk([*self.new.values(), *scalar_roots]) if is_reduction(n)]
         reductions = {n: self._position(n.args[0], self.rewrite.domain(n.args[0])) for n in found}
         write_in = {word: self._position(n, self.domains[word]) for word, n in self.new.items()}
+        run_at = {n: self.level(n) for n in self.matrices.steps}
         while True:
             positions = sorted({*write_in.values(), *reductions.values()})
             cuts = {at: self._cut(at, write_in, reductions) for at in positions}
             late = {word: at for cut in cuts.values() for word, at in cut.late.items()}
+            late |= self._between(run_at, write_in, cuts)
             if not late:
                 break
             write_in |= late
         labels = self._labels(n for cut in cuts.values() for n in cut.body)
-        arguments = ("t", *(h.name for h in self.rule.hypers), *self.scalar_states)
+        words = (*(h.name for h in self.rule.hypers), *self.rule.shape_words)
+        arguments = ("t", *words, *self.scalar_states)
         early = {w: self.outputs[w] for w in self.scalar_states if self.level(self.outputs[w]) == 0}
         passes, known = list[Pass](), tuple[Node, ...]()
         for at, cut in cuts.items():
             scalars = ScalarProgram(arguments, tuple(cut.row), {} if passes else early, known)
             reads, vectors = tuple(cut.reads), tuple(cut.vectors)
-            passes.append(
-                Pass(_ORDER[at % 3], reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars)
-            )
+            domain = _ORDER[at % len(_ORDER)]
+            passes.append(Pass(domain, reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars))
             known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
         rest = {w: self.outputs[w] for w in self.scalar_states if w not in early}
         final = ScalarProgram(arguments, (), rest, known)
-        return Program(self.rule, tuple(self.domains), self.domains, tuple(passes), final, labels)
+        routines = self._routines(run_at, [*cuts])
+        return Program(
+            self.rule,
+            tuple(self.domains),
+            self.domains,
+            tuple(passes),
+            final,
+            labels,
+            routines,
+            tuple(self.matrices.temporaries),
+        )
+
+    def _between(
+        self, run_at: dict[Node, int], write_in: dict[str, int], cuts: dict[int, _Cut]
+    ) -> dict[str, int]:
+        """Put off what would come too early for a matrix word: words in `run_at`; writes, which are returned."""
+        late: dict[str, int] = {}
+        width, steps = len(_ORDER), self.matrices.steps
+        for n, out in steps.items():
+            bounds = [run_at[n]]
+            for matrix in self.matrices.taken(n):
+                inner = matrix.args[0] if matrix.op == "transpose" else matrix
+                word, _ = self.matrices.operand(matrix)
+                if inner in steps:
+                    bounds.append(run_at[inner] + (out in self.matrices.kept or inner.op == "every"))
+                elif inner != leaf(word):
+                    bounds.append(write_in[word] // width + 1)
+            if out in self.matrices.kept:  # it overwrites what others still want to read
+                others = [
+                    m for m in steps if m != n and leaf(out) in map(_untransposed, self.matrices.taken(m))
+                ]
+                bounds += [run_at[m] for m in others]
+                bounds += [at // width + 1 for at, cut in cuts.items() if out in cut.old]
+            run_at[n] = max(bounds)
+            for at, cut in cuts.items():
+                if n in cut.results and at < width * run_at[n]:
+                    self._refuse(
+                        f"{out!r} is needed before everything that wants its old value has been computed"
+                    )
+            for matrix in self.matrices.taken(n):
+                word, _ = self.matrices.operand(matrix)
+                start = width * run_at[n]
+                if _untransposed(matrix) == leaf(word) and write_in.get(word, start) < start:
+                    late[word] = start + _ORDER.index(self.domains[word])
+        return late
+
+    def _routines(self, run_at: dict[Node, int], positions: list[int]) -> tuple[tuple[Routine, ...], ...]:
+        """The matrix words before each pass, and after the last; at one time, those that overwrite come last."""
+        kept = self.matrices.kept
+        order = sorted(run_at, key=lambda n: (run_at[n], self.matrices.steps[n] in kept))
+        starts = [*positions, len(_ORDER) * (1 + max(run_at.values(), default=0))]
+        sorted_in: list[list[Routine]] = [[] for _ in starts]
+        for n in order:
+            place = next(k for k, at in enumerate(starts) if at >= len(_ORDER) * run_at[n])
+            sorted_in[place].append(self.matrices.routine(n))
+        return tuple(map(tuple, sorted_in))
+
+    def _refuse(self, why: str) -> NoReturn:
+        self.rule.formulas[-1].reading.source.refuse(None, why)
 
     def _position(self, n: Node, domain: str) -> int:
         """The first pass of a domain in which a value can be computed."""
-        return 3 * self.level(n) + _ORDER.index("element" if domain == "scalar" else domain)
+        return len(_ORDER) * self.level(n) + _ORDER.index("element" if domain == "scalar" else domain)
 
     def _cut(self, at: int, write_in: dict[str, int], reductions: dict[Node, int]) -> _Cut:
         """What the pass at a position computes, given where each operand is written."""
@@ -216,6 +296,10 @@ class _Stager:
                 n = leaf(written_before[n])
                 cut.reads.setdefault(n.word)
                 return n
+            if n in self.matrices.steps:
+                cut.results.add(n)
+                cut.reads.setdefault(self.matrices.steps[n])
+                return leaf(self.matrices.steps[n])
             if not self.rewrite.is_element(n):
                 if n.op != "const":
                     cut.row.setdefault(n)
@@ -225,8 +309,10 @@ class _Stager:
                 return n
             if not n.args:
                 if n.word in gone:  # written too early: in this pass, or in the next of its own domain
-                    mine = _ORDER.index(self.domains[n.word])
-                    cut.late[n.word] = at if at % 3 == mine else 3 * (at // 3 + 1) + mine
+                    mine, width = _ORDER.index(self.domains[n.word]), len(_ORDER)
+                    cut.late[n.word] = at if at % width == mine else width * (at // width + 1) + mine
+                if n.word in self.matrices.kept:
+                    cut.old.add(n.word)
                 cut.reads.setdefault(n.word)
                 return n
             made = Node(n.op, tuple(visit(a) for a in n.args), n.value)
@@ -268,3 +354,9 @@ class _Cut:
         self.summed: dict[Node, Node] = {}
         self.vectors: dict[Node, None] = {}
         self.late: dict[str, int] = {}
+        self.results: set[Node] = set()
+        self.old: set[str] = set()
+
+
+def _untransposed(matrix: Node) -> Node:
+    return matrix.args[0] if matrix.op == "transpose" else matrix

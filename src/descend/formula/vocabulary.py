@@ -118,6 +118,57 @@ def global_norm(x: Any) -> Any:
     return np.sqrt(global_sum(np.square(x)))
 
 
+def matmul(x: Any, y: Any) -> Any:
+    """The product of two matrices."""
+    return np.matmul(x, y)
+
+
+def transpose(x: Any) -> Any:
+    """The matrix with rows and columns exchanged; only inside another matrix word."""
+    return np.swapaxes(x, -1, -2)
+
+
+def newton_schulz(x: Any, steps: Any, a: Any, b: Any, c: Any, eps: Any, bits: Any = 64) -> Any:
+    """The matrix with all its singular values brought near 1, by `steps` of a*x + b*(xxᵀ)x + c*(xxᵀ)²x.
+
+    x is divided by its length first, which eps keeps from zero. `bits` (16, 32 or 64) is the precision in
+    which the back ends multiply; 16 is bfloat16. The reference always takes 64.
+    """
+    tall = x.shape[-2] > x.shape[-1]
+    x = transpose(x) if tall else x
+    x = x / np.maximum(np.sqrt(np.sum(np.square(x))), eps)
+    for _ in range(int(steps)):
+        square = x @ transpose(x)
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return transpose(x) if tall else x
+
+
+def inverse_root(x: Any, root: Any, eps: Any) -> Any:
+    """(x + eps)**(-1/root) of a symmetric matrix that has no negative eigenvalues."""
+    values, vectors = np.linalg.eigh(x)
+    return (vectors * (np.maximum(values, 0) + eps) ** (-1 / root)) @ transpose(vectors)
+
+
+def eigenbasis(x: Any, q: Any) -> Any:
+    """The eigenvectors of a symmetric matrix, as columns, from those of a while ago.
+
+    Where q is zero they are computed anew. Otherwise by one step of the orthogonal iteration: x @ q, its
+    columns made orthogonal from the largest eigenvalue down, each staying in its place.
+    """
+    if not np.any(q):
+        return np.linalg.eigh(x)[1][..., ::-1]
+    moved = x @ q
+    order = np.argsort(-np.sum(q * moved, axis=-2), kind="stable")
+    basis = np.empty_like(q)
+    basis[:, order] = np.linalg.qr(moved[:, order])[0]
+    return basis
+
+
+def every(k: Any, t: Any, new: Any, old: Any) -> Any:
+    """`new` at the first step and every k steps after it, `old` in between."""
+    return new if (t - 1) % k == 0 else old
+
+
 class Meeting:
     """Lets the formulas of several tensors, each on a thread of its own, share one number."""
 
@@ -158,6 +209,16 @@ WORDS: dict[str, int] = {
     "where": 3,
 }
 """Each word and how many arguments it takes."""
+
+MATRIX: dict[str, int] = {
+    "matmul": 2,
+    "transpose": 1,
+    "newton_schulz": 7,
+    "inverse_root": 3,
+    "eigenbasis": 2,
+    "every": 4,
+}
+"""Each word for whole matrices and how many arguments it takes."""
 
 REDUCTIONS: dict[str, tuple[str, ...]] = {
     "sum": ("tensor", "rows", "columns"),

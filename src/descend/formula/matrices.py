@@ -1,0 +1,124 @@
+"""The matrix words of a rule as routines: what each takes from memory and where it leaves its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .nodes import Node, is_matrix, text, walk
+from .rewrite import Rewriter, ShapeError
+from .rule import Rule
+from .scalars import ScalarProgram
+
+
+@dataclass(frozen=True, eq=False)
+class Routine:
+    """One matrix word between two passes: `out <- op(arguments, numbers)`.
+
+    `out` and the `arguments` name operands, an argument with whether it is transposed. `numbers` are the
+    word's other arguments, computed on the host; with `repeats` the last of them is k, and the routine runs
+    at the first step and every k steps after it.
+    """
+
+    op: str
+    out: str
+    arguments: tuple[tuple[str, bool], ...]
+    numbers: ScalarProgram
+    repeats: bool
+
+    def __str__(self) -> str:
+        given = [f"transpose({word})" if turned else word for word, turned in self.arguments]
+        *numbers, last = map(text, self.numbers.row) if self.numbers.row else ("",)
+        given += numbers if self.repeats or not last else [*numbers, last]
+        when = f", every {last} steps" if self.repeats else ""
+        return f"# on whole matrices{when}\n{self.out} <- {self.op}({', '.join(given)})"
+
+
+class Matrices:
+    """Every matrix word of a rule whose new values are `new`, and the operands between them and the passes.
+
+    `steps` are the words that run, arguments before the words that use them, each with its result's operand;
+    `kept` the states that a word writes itself, every k steps; `materialised` what passes must write for
+    them; `temporaries` the operands that live only during a step, with their domains.
+    """
+
+    def __init__(self, rule: Rule, rewrite: Rewriter, new: Mapping[str, Node]) -> None:
+        self._rule, self._rewrite, self._new = rule, rewrite, new
+        self.kept = {word: n for word, n in new.items() if n.op == "every"}
+        self.steps: dict[Node, str] = {}
+        self.materialised: dict[str, Node] = {}
+        self.temporaries: dict[str, str] = {}
+        self._held: dict[Node, str] = {}
+        found = [n for n in walk(rule.outputs.values()) if is_matrix(n) and n.op != "transpose"]
+        repeated = {n.args[2] for n in found if n.op == "every"}
+        for n in found:
+            self._check(n)
+            if n not in repeated:
+                self.steps[n] = self._out(n)
+        for n in self.steps:
+            for matrix in self.taken(n):
+                self._hold(matrix)
+
+    def taken(self, n: Node) -> list[Node]:
+        """The matrices that a word takes, as they stand in the formula."""
+        inner = n.args[2] if n.op == "every" else n
+        return list(inner.args[: 2 if inner.op in ("matmul", "eigenbasis") else 1])
+
+    def operand(self, matrix: Node) -> tuple[str, bool]:
+        """Where an argument lies, and whether it is transposed there."""
+        turned = matrix.op == "transpose"
+        inner = matrix.args[0] if turned else matrix
+        return (inner.word if inner.op == "name" else self.steps.get(inner) or self._held[inner]), turned
+
+    def routine(self, n: Node) -> Routine:
+        """A word as what runs between two passes."""
+        inner = n.args[2] if n.op == "every" else n
+        numbers = [*inner.args[len(self.taken(n)) :], *([n.args[0]] if n.op == "every" else [])]
+        scalars = tuple(s.name for s in self._rule.states if s.scalar)
+        given = ("t", *(h.name for h in self._rule.hypers), *self._rule.shape_words, *scalars)
+        program = ScalarProgram(given, tuple(numbers), {})
+        arguments = tuple(map(self.operand, self.taken(n)))
+        return Routine(inner.op, self.steps[n], arguments, program, n.op == "every")
+
+    def _check(self, n: Node) -> None:
+        if self._rewrite.domain(n) == "turned":
+            raise ShapeError(f"{n.op!r} makes a matrix of columns x rows; transpose the result instead")
+        if n.op != "every":
+            return
+        word = next((word for word, made in self.kept.items() if made == n), None)
+        if n.args[1].op != "name" or n.args[1].word != "t":
+            raise ShapeError("'every' counts steps: write every(k, t, …, old)")
+        if not is_matrix(n.args[2]) or n.args[2].op in ("transpose", "every"):
+            raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)")
+        if word is None or n.args[3].op != "name" or n.args[3].word != word:
+            raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)")
+
+    def _out(self, n: Node) -> str:
+        for word, made in self.kept.items():
+            if made == n:
+                return word
+        return self._temporary(n)
+
+    def _hold(self, matrix: Node) -> None:
+        """See that an argument lies in memory when the word runs."""
+        inner = matrix.args[0] if matrix.op == "transpose" else matrix
+        if inner.op == "name" or inner in self.steps or inner in self._held:
+            return
+        if inner.op == "transpose":
+            raise ShapeError("'transpose' of a transposed matrix is the matrix")
+        if self._rewrite.domain(inner) == "turned":
+            raise ShapeError("a transposed matrix only stands directly inside matmul(…)")
+        word = next((word for word, made in self._new.items() if made == inner), None)
+        if word is None:
+            word = self._temporary(inner)
+            self.materialised[word] = inner
+        self._held[inner] = word
+
+    def _temporary(self, n: Node) -> str:
+        stem = self._rule.names.get(n, "w")
+        taken = {"p", "g", *self.temporaries, *(s.name for s in self._rule.states)}
+        word, k = stem, 1
+        while word in taken or word == "w":
+            word, k = f"{stem}_{k}", k + 1
+        self.temporaries[word] = self._rewrite.domain(n)
+        return word
