@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -253,6 +253,10 @@ class Rule:
     title: str = ""
     source: str = ""
     doc: str = ""
+    dialect: str = ""
+    """Whose form of the rule this is, where that is said: "torch", "keras", "optax" or "paper"."""
+    dialects: dict[str, Rule] = field(default_factory=dict, repr=False)
+    """The forms of the rule by their dialects; the same of each of them."""
 
     @property
     def kind(self) -> str:
