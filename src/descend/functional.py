@@ -39,8 +39,9 @@ def init(rule: AnyRule, params: Tree, **hypers: float) -> Tree:
     leaves, rebuild = _flat(params, "params")
     optimizer = _optimizer(rule, [_copied(leaf) for leaf in leaves], hypers)
     group = optimizer.param_groups[0]
-    made = [optimizer._member(optimizer.rule, group, p).state for p in group["params"]]
-    return rebuild([_state_of(optimizer.rule, kept, leaf) for kept, leaf in zip(made, leaves, strict=True)])
+    made = [(optimizer._rule_of(group, p), p) for p in group["params"]]
+    states = [(own, optimizer._member(own, group, p).state) for own, p in made]
+    return rebuild([_state_of(own, kept, leaf) for (own, kept), leaf in zip(states, leaves, strict=True)])
 
 
 def step(
@@ -61,13 +62,14 @@ def step(
     leaves, rebuild = _flat(params, "params")
     copies = [_copied(leaf) for leaf in leaves]
     optimizer = _optimizer(rule, copies, {**hypers, "maximize": maximize})
+    group = optimizer.param_groups[0]
     given = [*zip(copies, _matching(grads, params, "grads"), _matching(state, params, "state"), strict=True)]
     for p, g, kept in given:
         p.grad = _gradient(g, p)
-        optimizer.state[p] = _entries(optimizer.rule, kept)
+        optimizer.state[p] = _entries(optimizer._rule_of(group, p), kept)
     optimizer.step()
     pairs = [*zip(copies, leaves, strict=True)]
-    states = [_state_of(optimizer.rule, optimizer.state[p], leaf) for p, leaf in pairs]
+    states = [_state_of(optimizer._rule_of(group, p), optimizer.state[p], leaf) for p, leaf in pairs]
     return rebuild([_given_back(p, leaf) for p, leaf in pairs]), rebuild(states)
 
 

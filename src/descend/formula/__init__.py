@@ -1,8 +1,9 @@
 """Reads an update rule as its paper writes it, checks it, and stages it. Knows nothing of any back end."""
 
+from .chaining import chain, except_for, only, renamed
 from .dialects import DIALECTS, dialect, in_dialect
 from .expression import Expression, expression
-from .rule import Formula, Hyper, Range, Rule, State, chain, rule, rule_of
+from .rule import Formula, Hyper, Range, Rule, State, rule, rule_of
 from .scalars import ScalarProgram
 from .stage import Pass, Program, stage
 
@@ -19,8 +20,11 @@ __all__ = [
     "State",
     "chain",
     "dialect",
+    "except_for",
     "expression",
     "in_dialect",
+    "only",
+    "renamed",
     "rule",
     "rule_of",
     "stage",

@@ -7,8 +7,9 @@
         return p, b
 
 `p`, `g` and `t` are the parameter, its gradient and the step (from 1), `rows` and `columns` the shape of the
-matrix. An argument without a default is a state that starts at zero; one with a number is a hyper-parameter. A modifier is a formula that changes
-`g` or `p` for the rule after it, or `u`, the update that the rule before it subtracts from p.
+matrix. An argument without a default is a state that starts at zero; one with a number is a hyper-parameter.
+A modifier is a formula that changes `g` or `p` for the rule after it, or `u`, the update that the rule before
+it subtracts from p.
 """
 
 from __future__ import annotations
@@ -101,11 +102,12 @@ class Hyper:
 class State:
     """What a rule remembers of an element (or, with `scalar`, of a whole parameter) between steps.
 
-    `shape` is "element" for one number an element, "rows" or "columns" for one a row or column of a matrix,
-    "left" for a matrix of rows x rows, "right" for one of columns x columns. `block` names the hyper-parameter
-    that bounds the sides of the blocks into which a larger matrix is cut, each with a "left" and a "right" of its
-    own; `limit` the one that bounds their size: a larger one is left out and stands for the identity. `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
-    a hyper-parameter, or "p" for the parameter as it was before the first step.
+    `key` is its name in the state dict, torch's where torch has the rule. `init` is a number, the name of
+    a hyper-parameter, or "p" for the parameter as it was before the first step. `shape` is "element" for one
+    number an element, "rows" or "columns" for one a row or column of a matrix, "left" for a matrix of
+    rows x rows, "right" for one of columns x columns. `block` names the hyper-parameter that bounds the sides
+    of the blocks into which a larger matrix is cut, each with a "left" and a "right" of its own; `limit` the
+    one that bounds their size: a larger "left" or "right" is left out and stands for the identity.
     """
 
     key: str = ""
@@ -309,6 +311,11 @@ class Rule:
         raise UsageError(
             f"{self.name} has no hyper-parameter {word!r}{nearest(word, names)}; it has {', '.join(names)}"
         )
+
+    @cached_property
+    def is_masked(self) -> bool:
+        """Whether a part of it applies to some parameters only."""
+        return any(formula.masks for formula in self.formulas)
 
     @property
     def formula_text(self) -> str:

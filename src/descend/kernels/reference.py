@@ -46,13 +46,7 @@ def step(
             new = evaluate(rule.outputs, values)
             return new["p"], {k: new[k] for k in states}
         for formula in rule:
-            asked = {
-                k: values[k]
-                for k in formula.function.__code__.co_varnames[: formula.function.__code__.co_argcount]
-            }
-            result = formula.function(**asked)
-            result = result if isinstance(result, tuple) else (result,)
-            values |= dict(zip(formula.reading.outputs, result, strict=True))
+            values |= formula.run(values)
     return values["p"], {k: values[k] for k in states}
 
 

@@ -18,30 +18,24 @@ from ..kernels.cpu.counting import Items
 from ..kernels.plans import CpuPlan, Member, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
-from .members import beside, cpu_takes, dtypes, reader
+from .members import beside, cpu_takes, dtypes, places, reader
 from .parts import plain, untraced
-from .state import Changes, OptimizerState, ParameterState, dtype_of_state, new_state, nothing, shape_of_state
+from .state import (
+    NEUTRAL,
+    Changes,
+    OptimizerState,
+    ParameterState,
+    dtype_of_state,
+    new_state,
+    nothing,
+    shape_of_state,
+)
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 
 BETAS: Mapping[str, Where] = {"beta1": ("betas", 0), "beta2": ("betas", 1)}
 
 _profiled = torch._C._autograd._profiler_enabled
-
-_NEUTRAL: dict[str, Any] = {
-    "amsgrad": False,
-    "capturable": False,
-    "centered": False,
-    "decoupled_weight_decay": False,
-    "differentiable": False,
-    "foreach": None,
-    "fused": None,
-    "independent_weight_decay": False,
-    "maximize": False,
-    "momentum": 0,
-    "nesterov": False,
-}
-"""What a state dict of an older torch, or of another class, leaves out, and what it means there."""
 
 
 class FormulaOptimizer(TorchOptimizer):
@@ -95,6 +89,7 @@ class FormulaOptimizer(TorchOptimizer):
         self._staged: list[StagedCpuPlan | StagedTorchPlan] = []
         self._snapshot: list[tuple[Hashable, Items]] = []
         self._dormant: list[torch.Tensor] = []
+        self._known: dict[int, tuple[int, str]] = {}
         self._unstepped: set[int] = set()
 
     # -- what a subclass says -------------------------------------------------------------------------
@@ -110,6 +105,11 @@ class FormulaOptimizer(TorchOptimizer):
     def _rule_of(self, group: Mapping[str, Any], p: torch.Tensor) -> Rule:
         """The rule that a parameter follows, where that hangs on its shape or type."""
         return self._rule(group)
+
+    def _place(self, p: torch.Tensor) -> tuple[int, str]:
+        """Which of the optimizer's parameters this is, from 0, and its name where they came with names."""
+        self._known = self._known or places(self.param_groups)
+        return self._known[id(p)]
 
     def _fresh(self) -> Callable[[Any], Mapping[str, Any]]:
         """What makes the state that is found at a parameter before its first step."""
@@ -186,7 +186,7 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _plan(self) -> None:
         """Sort all parameters that have a gradient or a state into plans."""
-        self._plans, self._staged, self._dormant = [], [], []
+        self._plans, self._staged, self._dormant, self._known = [], [], [], {}
         awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
         for group in self.param_groups:
             for p in group["params"]:
@@ -250,6 +250,8 @@ class FormulaOptimizer(TorchOptimizer):
         for s in rule.states:
             value = state.get(s.key)
             if s.scalar:
+                if value is None and s.init == "place":
+                    value = self._place(p)[0]
                 value = hypers[s.init] if isinstance(s.init, str) and value is None else value
                 value = s.init if value is None else value
             elif value is None:
@@ -275,8 +277,8 @@ class FormulaOptimizer(TorchOptimizer):
         self.state.fresh = self._fresh()
         for group in self.param_groups:
             for key in self.defaults:
-                if key in _NEUTRAL:
-                    group.setdefault(key, _NEUTRAL[key])
+                if key in NEUTRAL:
+                    group.setdefault(key, NEUTRAL[key])
             if "capturable" in group:  # says how torch ran it, not what
                 group["capturable"] = False
 
@@ -320,7 +322,7 @@ class FormulaOptimizer(TorchOptimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             given = _or(before(self, given), given)
         saved = deepcopy(given["param_groups"])
-        needed = [key for key in self.defaults if key not in _NEUTRAL]
+        needed = [key for key in self.defaults if key not in NEUTRAL]
         check_saved_groups(self.param_groups, saved, needed, type(self).__name__)
         owners: dict[Any, tuple[torch.Tensor, dict[str, Any]]] = {}
         for group, other in zip(self.param_groups, saved, strict=True):
@@ -329,7 +331,7 @@ class FormulaOptimizer(TorchOptimizer):
         for key, value in given["state"].items():
             if key in owners:
                 p, group = owners[key]
-                state[p] = self._adopted(p, {**self.defaults, **_NEUTRAL, **group}, value)
+                state[p] = self._adopted(p, {**self.defaults, **NEUTRAL, **group}, value)
             else:
                 state[key] = value
         for group, other in zip(self.param_groups, saved, strict=True):

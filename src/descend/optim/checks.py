@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 
 from .. import rules
 from ..errors import UsageError
-from ..formula import Hyper, Range
+from ..formula import Hyper, Range, Rule
 
 Where = str | tuple[str, int]
 """Where a group keeps a hyper-parameter: under a key, or at a place of a tuple under a key."""
@@ -75,6 +77,31 @@ def check_keys(group: Mapping[str, Any], known: Collection[str], name: str) -> N
                     f"unknown key {key!r} in a parameter group of {name} (did you mean {meant!r}?); "
                     "keys that resemble none of the optimizer's pass"
                 )
+
+
+def check_masks(rule: Rule, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse parts of a chain that go by names where there are none, or none that fits.
+
+    Raises UsageError that says how to give names, or names the parameters that are nearly meant.
+    """
+    for formula in rule.formulas:
+        for pattern in (pattern for mask in formula.masks for pattern in mask.names):
+            names = [name for group in groups for name in group.get("param_names", ())]
+            if not names:
+                raise UsageError(
+                    f"{formula.name!r} goes by the names of parameters ({pattern!r}), and these have none: "
+                    "give model.named_parameters() instead of model.parameters()"
+                )
+            check_pattern(pattern, names, f"for {formula.name!r}")
+
+
+def check_pattern(pattern: str, names: Collection[str], what: str) -> None:
+    """Refuse a pattern that fits none of the names."""
+    if not any(fnmatchcase(name, pattern) for name in names):
+        near = get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]
+        raise UsageError(
+            f"no parameter has a name like {pattern!r} ({what}); there are, for example, {', '.join(near)}"
+        )
 
 
 def _distance(a: str, b: str) -> int:

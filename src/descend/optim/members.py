@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -70,3 +70,13 @@ def beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     ):
         value = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value.detach())
     return value
+
+
+def places(groups: Sequence[Mapping[str, Any]]) -> dict[int, tuple[int, str]]:
+    """Every parameter's place among all of them, and its name where they came with names, by its id."""
+    named = [
+        pair
+        for group in groups
+        for pair in zip(group["params"], group.get("param_names") or [""] * len(group["params"]), strict=True)
+    ]
+    return {id(p): (k, name) for k, (p, name) in enumerate(named)}

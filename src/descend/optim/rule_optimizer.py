@@ -12,8 +12,10 @@ import torch
 from .. import rules
 from ..errors import UsageError, nearest
 from ..formula import Rule, rule_of, stage
+from ..formula.chaining import applying
 from ..modifiers import ascent
 from .base import FormulaOptimizer, Params
+from .checks import check_masks
 from .parts import DECAYS, joined
 
 
@@ -43,12 +45,17 @@ class RuleOptimizer(FormulaOptimizer):
         super().__init__(
             params, {**defaults, "maximize": maximize, "differentiable": differentiable}, strict=strict
         )
+        check_masks(rule, self.param_groups)
 
     def _variant(self, group: Mapping[str, Any]) -> Hashable:
         return group["maximize"], group["differentiable"]
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         return joined(ascent, self.the_rule) if group["maximize"] else self.the_rule
+
+    def _rule_of(self, group: Mapping[str, Any], p: torch.Tensor) -> Rule:
+        rule = self._rule(group)
+        return applying(rule, p.dim(), self._place(p)[1]) if rule.is_masked else rule
 
     def _sparse(self, group: Mapping[str, Any]) -> str:
         return "dense"

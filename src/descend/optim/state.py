@@ -14,6 +14,22 @@ from ..formula import State
 _HALF = (torch.float16, torch.bfloat16)
 
 
+NEUTRAL: dict[str, Any] = {
+    "amsgrad": False,
+    "capturable": False,
+    "centered": False,
+    "decoupled_weight_decay": False,
+    "differentiable": False,
+    "foreach": None,
+    "fused": None,
+    "independent_weight_decay": False,
+    "maximize": False,
+    "momentum": 0,
+    "nesterov": False,
+}
+"""What a state dict of an older torch, or of another class, leaves out, and what it means there."""
+
+
 class Changes:
     """How often any state of an optimizer was replaced; every step compares it with what it has seen.
 
