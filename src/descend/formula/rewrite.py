@@ -58,9 +58,9 @@ def _matrix_domain(op: str, given: list[str]) -> str:
 class Rewriter:
     """Rewrites the expressions of a rule.
 
-    `domains` says of each name that is no scalar whether it is one number an "element", or one of the
-    "rows" or "columns" of a matrix, or of the square matrices of its rows ("left") or columns ("right"). The nodes in `whole` stay nodes of their own, so that a later pass can
-    read them from memory.
+    `domains` says of each name that is no scalar whether it is one number an "element", one of the "rows" or
+    "columns" of a matrix, or one of the square matrices of its rows ("left") or columns ("right"). The nodes
+    in `whole` stay nodes of their own, so that a later pass can read them from memory.
     """
 
     def __init__(self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset()) -> None:

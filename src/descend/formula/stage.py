@@ -19,7 +19,7 @@ from functools import cache, cached_property
 from typing import NoReturn
 
 from .matrices import Matrices, Routine
-from .nodes import Node, is_matrix, is_reduction, scope, text, walk
+from .nodes import Node, is_reduction, scope, text, walk
 from .nodes import name as leaf
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
@@ -61,8 +61,8 @@ class Program:
 
     `operands` are the names that differ within a tensor, p and g first, and `domains` says how; `passes` the
     sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
-    author's where they survive. `routines` are what is done with whole matrices before each pass, and after the
-    last one; `temporaries` those of the operands that live only during a step, as their arguments and results.
+    author's where they survive. `routines` are what is done with whole matrices before each pass, and after
+    the last one; `temporaries` the operands that live only during a step, as arguments and results of those.
     """
 
     rule: Rule
@@ -175,7 +175,7 @@ class _Stager:
     def _check(self, word: str, n: Node) -> None:
         """Refuse a new value that has more numbers than what it is the value of."""
         own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
-        if new in (own, "scalar") or own == "element" and new in ("rows", "columns"):
+        if new in (own, "scalar") or (own == "element" and new in ("rows", "columns")):
             return
         if {own, new} & {"left", "right", "turned"}:
             shapes = {"left": "rows x rows", "right": "columns x columns", "turned": "columns x rows"}
@@ -236,7 +236,7 @@ class _Stager:
     def _between(
         self, run_at: dict[Node, int], write_in: dict[str, int], cuts: dict[int, _Cut]
     ) -> dict[str, int]:
-        """Put off what would come too early for a matrix word: words in `run_at`; writes, which are returned."""
+        """Put off what comes too early for a matrix word: words in `run_at`, and writes, which it returns."""
         late: dict[str, int] = {}
         width, steps = len(_ORDER), self.matrices.steps
         for n, out in steps.items():
@@ -268,7 +268,7 @@ class _Stager:
         return late
 
     def _routines(self, run_at: dict[Node, int], positions: list[int]) -> tuple[tuple[Routine, ...], ...]:
-        """The matrix words before each pass, and after the last; at one time, those that overwrite come last."""
+        """The matrix words before each pass, and after the last; those that overwrite a state come last."""
         kept = self.matrices.kept
         order = sorted(run_at, key=lambda n: (run_at[n], self.matrices.steps[n] in kept))
         starts = [*positions, len(_ORDER) * (1 + max(run_at.values(), default=0))]
