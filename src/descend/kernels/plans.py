@@ -7,7 +7,7 @@ with several plans either takes a whole step or none.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -121,7 +121,8 @@ class Counters:
 class CpuPlan:
     """Parameters of one program and one set of dtypes, stepped by one launch of the CPU kernel.
 
-    `private`: nobody but the optimizer holds the states.
+    `private`: nobody but the optimizer holds the states. `temporaries` are the program's, one tensor a
+    parameter; `squares` says how many numbers the square matrices of every parameter hold.
     """
 
     backend = cpu.NAME
@@ -133,11 +134,14 @@ class CpuPlan:
         values: Values,
         step_key: str | None,
         private: bool = False,
+        temporaries: Sequence[list[torch.Tensor]] = (),
+        squares: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         rule = program.rule
         self.params = [m.param for m in members]
         element = [s for s in rule.states if not s.scalar]
-        columns = [[m.state[s.key] for m in members] for s in element]
+        states = [[m.state[s.key] for m in members] for s in element]
+        columns = [*states, *temporaries]
         gradients = [p.grad for p in self.params]
         first = members[0]
         operands = [
@@ -149,11 +153,11 @@ class CpuPlan:
         pairs = [2 if p.is_complex() else 1 for p in self.params]
         self.program = program
         sizes = [p.numel() * k for p, k in zip(self.params, pairs, strict=True)]
-        self.table = cpu.Table(self.kernel, sizes, cpu.matrices(program, self.params))
+        self.table = cpu.Table(self.kernel, sizes, cpu.matrices(program, self.params), squares)
         self.gatherer = Gatherer(self.params, gradients, columns, private)
         self.counters = Counters(members, [s for s in rule.states if s.scalar], values, program, step_key)
         self.width = len(program.scalars.row)
-        shown = [] if private else columns  # of what nobody has seen, nobody asks for the version
+        shown = [] if private else states  # of what nobody has seen, nobody asks for the version
         self._written = [*self.params, *(s for column in shown for s in column)]
         self._k = 1 + len(shown)
         self._rows = self.kernel.rows(1)

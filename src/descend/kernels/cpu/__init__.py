@@ -36,10 +36,10 @@ def takes(p: torch.Tensor) -> bool:
 
 
 def matrices(program: Program, params: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
-    """The rows and columns of every parameter, where a program asks for them; else nothing."""
+    """The rows of every parameter, and its columns, all other dimensions; nothing where no program asks."""
     if not asks_for_rows(program):
         return []
-    return [(p.shape[0], p.shape[1]) for p in params]
+    return [(p.shape[0], p.numel() // max(1, p.shape[0])) for p in params]
 
 
 def asks_for_rows(program: Program) -> bool:

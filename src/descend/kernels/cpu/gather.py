@@ -301,6 +301,7 @@ class Gatherer:
         self._gradient_dtypes = [
             p.dtype if g is None else g.dtype for p, g in zip(params, gradients, strict=True)
         ]
+        self._shapes = [[s.shape for s in column] for column in states]
         self._dense = {i: torch.empty_like(p) for i, p in enumerate(params) if not is_dense(p)}
         native = _native() if not self._dense else None
         held = [*params, *(s for column in states for s in column)]
@@ -360,7 +361,9 @@ class Gatherer:
             self.addresses[i, 1] = 0
             for j, column in enumerate(self.states):
                 self.addresses[i, 2 + j] = column[i].data_ptr()
-                if column[i].shape != p.shape or not same_layout(column[i], p):
+                shape = self._shapes[j][i]
+                fits = same_layout(column[i], p) if shape == p.shape else column[i].is_contiguous()
+                if column[i].shape != shape or not fits:
                     return STATE_CHANGED
             if g is None:
                 self.missing += 1

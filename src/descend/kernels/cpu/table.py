@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +22,16 @@ class Table:
     """The chunks of a set of tensors, and the buffers that a launch reads.
 
     `sizes` are the tensors' element counts (twice that for complex ones); `shapes` their rows and columns,
-    for a program that asks for those.
+    for a program that asks for those; `squares` how many numbers the square matrices of theirs hold.
     """
 
-    def __init__(self, kernel: Kernel, sizes: Sequence[int], shapes: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        sizes: Sequence[int],
+        shapes: Sequence[tuple[int, int]] = (),
+        squares: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.kernel = kernel
         program = kernel.program
         self.sizes = np.asarray(sizes, np.int64)
@@ -33,6 +39,7 @@ class Table:
         self.extents = {"element": self.sizes}
         if shapes:
             self.extents |= dict(zip(("rows", "columns"), np.asarray(shapes, np.int64).T, strict=True))
+        self.extents |= {domain: np.asarray(each, np.int64) for domain, each in (squares or {}).items()}
         self.chunks = _cut(self.sizes)
         self._chunks = {"element": self.chunks}
         widest = 1 + max(len(one.reductions) for one in program.passes)

@@ -1,0 +1,155 @@
+"""What the matrix words do: torch's routines, on all matrices of one shape in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..formula.rewrite import SIDES
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A parameter as a matrix, and the blocks into which rules cut it.
+
+    `block` is the longest side of a block, `limit` the longest side that has a square matrix of its own; None
+    where the rule sets no bound.
+    """
+
+    rows: int
+    columns: int
+    block: int | None = None
+    limit: int | None = None
+
+    @staticmethod
+    def of(p: torch.Tensor, block: float | None = None, limit: float | None = None) -> Shape:
+        """The first dimension is the rows, all others together are the columns; a vector is one column."""
+        rows = p.shape[0] if p.dim() else 1
+        bounds = (None if x is None else int(x) for x in (block, limit))
+        return Shape(rows, p.numel() // max(1, rows), *bounds)
+
+    @cached_property
+    def sides(self) -> dict[str, list[int]]:
+        """How long the blocks are."""
+        return {"rows": _pieces(self.rows, self.block), "columns": _pieces(self.columns, self.block)}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the matrix is one block."""
+        return len(self.sides["rows"]) == 1 and len(self.sides["columns"]) == 1
+
+    def has(self, domain: str) -> bool:
+        """Whether matrices of a domain exist: those that are left out stand for the identity."""
+        if domain not in ("left", "right") or self.limit is None:
+            return True
+        return (self.rows if domain == "left" else self.columns) <= self.limit
+
+    def size(self, domain: str) -> torch.Size:
+        """The shape of an operand in memory: square matrices of several blocks lie one after the other."""
+        if not self.has(domain):
+            return torch.Size([0])
+        if self.is_whole or domain in ("element", "turned"):
+            return torch.Size(self._whole(domain))
+        return torch.Size([sum(h * w for h, w in self._each(domain))])
+
+    def _whole(self, domain: str) -> tuple[int, int]:
+        sides = {"rows": self.rows, "columns": self.columns}
+        height, width = SIDES[domain]
+        return sides[height], sides[width]
+
+    def _each(self, domain: str) -> list[tuple[int, int]]:
+        """The shape of every block's matrix of a domain, block row by block row."""
+        height, width = SIDES[domain]
+        blocks = [{"rows": h, "columns": w} for h in self.sides["rows"] for w in self.sides["columns"]]
+        return [(block[height], block[width]) for block in blocks]
+
+    @cached_property
+    def kinds(self) -> list[list[int]]:
+        """The numbers of the blocks, those of one shape together: at most four lists."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for k, shape in enumerate(self._each("element")):
+            found.setdefault(shape, []).append(k)
+        return list(found.values())
+
+    def blocks(self, x: torch.Tensor, domain: str) -> list[torch.Tensor]:
+        """Every block of an operand, as a view where the operand's memory allows it."""
+        if self.is_whole or domain == "element":
+            x = x.reshape(self._whole(domain))
+            if self.is_whole:
+                return [x]
+            strips = x.split(self.sides["rows"], 0)
+            return [block for strip in strips for block in strip.split(self.sides["columns"], 1)]
+        each = self._each(domain)
+        parts = x.split([h * w for h, w in each])
+        return [part.view(shape) for part, shape in zip(parts, each, strict=True)]
+
+
+def _pieces(length: int, longest: int | None) -> list[int]:
+    if longest is None or length <= longest:
+        return [length]
+    return [min(longest, length - k) for k in range(0, length, longest)]
+
+
+def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | None:
+    """The products of matrices [n, rows, inner] and [n, inner, columns]; None stands for identities."""
+    return y if x is None else x if y is None else torch.bmm(x, y) if len(x) > 1 else (x[0] @ y[0])[None]
+
+
+def newton_schulz(
+    x: torch.Tensor, steps: float, a: float, b: float, c: float, eps: float, bits: float
+) -> torch.Tensor:
+    """Matrices [n, rows, columns] with their singular values brought near 1, in bfloat16 for 16 bits."""
+    types = {16: torch.bfloat16, 32: torch.float32, 64: torch.float64}
+    if bits not in types:
+        raise ValueError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.to(types[int(bits)])
+    x = x.mT if tall else x
+    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    add = torch.baddbmm
+    if len(x) == 1:
+        x, add = x[0], torch.addmm
+    for _ in range(int(steps)):
+        square = x @ x.mT
+        x = add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+    x = x.mT if tall else x
+    return x if x.dim() == 3 else x[None]
+
+
+def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
+    """(x + eps)**(-1/root) of symmetric matrices [n, side, side]; float32 is worked out in float64."""
+    values, vectors = torch.linalg.eigh(x.double())
+    scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
+    return (scaled @ vectors.mT).to(x.dtype)
+
+
+def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago, or from zeros."""
+    fresh = ~q.flatten(1).any(1)
+    if bool(fresh.all()):
+        return torch.linalg.eigh(x.double())[1].flip(-1).to(x.dtype)
+    if bool(fresh.any()):
+        return torch.stack([eigenbasis(*pair)[0] for pair in zip(x.split(1), q.split(1), strict=True)])
+    moved = x @ q
+    order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
+    places = order.unsqueeze(-2).expand_as(q)
+    basis, _ = torch.linalg.qr(moved.gather(-1, places))
+    return torch.empty_like(q).scatter_(-1, places, basis)
+
+
+_ROUTINES: dict[str, Callable[..., torch.Tensor | None]] = {
+    "matmul": matmul,
+    "newton_schulz": newton_schulz,
+    "inverse_root": inverse_root,
+    "eigenbasis": eigenbasis,
+}
+
+
+def run(op: str, matrices: Sequence[torch.Tensor | None], numbers: Sequence[float]) -> torch.Tensor | None:
+    """A matrix word over matrices [n, height, width]; None where one that it needs was left out."""
+    if op != "matmul" and any(x is None for x in matrices):
+        return None
+    return _ROUTINES[op](*matrices, *numbers)

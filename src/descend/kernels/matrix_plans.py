@@ -1,0 +1,184 @@
+"""Plans of rules that work on whole matrices: torch's routines between the passes, one plan a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..formula import Program, Rule
+from ..formula.matrices import Routine
+from . import matrix
+from .matrix import Shape
+from .plans import Member, Values
+from .staged import StagedCpuPlan, StagedTorchPlan
+
+
+def shape_of(rule: Rule, p: torch.Tensor, hypers: Mapping[str, Any]) -> Shape:
+    """A parameter as the matrix that a rule sees, with the bounds that its hyper-parameters set."""
+    bounds = {
+        kind: next((float(hypers[getattr(s, kind)]) for s in rule.states if getattr(s, kind)), None)
+        for kind in ("block", "limit")
+    }
+    return Shape.of(p, **bounds)
+
+
+class Workshop:
+    """The temporaries of some parameters of one shape, and the routines that run on all of them at once.
+
+    A temporary is one tensor for all parameters, so a routine takes and leaves it without a copy.
+    """
+
+    def __init__(self, program: Program, members: Sequence[Member], values: Values) -> None:
+        rule, first = program.rule, members[0]
+        hypers = dict(zip((h.name for h in rule.hypers), values(first.group), strict=False))
+        self.program, self.members, self.values = program, members, values
+        self.shape = shape_of(rule, first.param, hypers)
+        self.dtype = torch.float64 if first.param.dtype == torch.float64 else torch.float32
+        self.stacks = {
+            word: torch.empty(
+                len(members),
+                *self.shape.size(program.domains[word]),
+                dtype=self.dtype,
+                device=first.param.device,
+            )
+            for word in program.temporaries
+        }
+        self.keys = {s.name: s.key for s in rule.states if not s.scalar}
+
+    def temporary(self, word: str, i: int) -> torch.Tensor:
+        """A parameter's part of a temporary, in the parameter's own shape where it is one number an element."""
+        part = self.stacks[word][i]
+        return part.view(self.members[i].param.shape) if self.program.domains[word] == "element" else part
+
+    @property
+    def squares(self) -> dict[str, list[int]]:
+        """How many numbers the square matrices of every parameter hold."""
+        return {d: [self.shape.size(d).numel()] * len(self.members) for d in ("left", "right")}
+
+    @torch.no_grad()
+    def run(self, number: int, active: Sequence[int], counts: Sequence[float]) -> None:
+        """Everything that stands before a pass, or after the last one; `counts` are the steps, from 1."""
+        for routine in self.program.routines[number]:
+            if not self.shape.has(self.program.domains[routine.out]):
+                continue
+            together: dict[tuple[float, ...], list[int]] = {}
+            for i, t in zip(active, counts, strict=True):
+                numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)))
+                if not routine.repeats or (t - 1) % numbers[-1] == 0:
+                    together.setdefault(numbers[:-1] if routine.repeats else numbers, []).append(i)
+            for numbers, places in together.items():
+                self._run(routine, numbers, places)
+
+    def _run(self, routine: Routine, numbers: Sequence[float], places: list[int]) -> None:
+        for kind in self.shape.kinds:
+            given = [self._gathered(word, turned, places, kind) for word, turned in routine.arguments]
+            made = matrix.run(routine.op, given, numbers)
+            if made is not None:
+                self._leave(routine.out, made, places, kind)
+
+    def _gathered(self, word: str, turned: bool, places: list[int], kind: list[int]) -> torch.Tensor | None:
+        """The matrices of an operand [parameters x blocks, height, width]; None where they are left out."""
+        domain = self.program.domains[word]
+        if not self.shape.has(domain):
+            return None
+        if word in self.stacks and self.shape.is_whole and len(places) == len(self.members):
+            x = self.stacks[word]
+        else:
+            blocks = [self.shape.blocks(self._operand(word, i), domain)[k] for i in places for k in kind]
+            x = torch.stack(blocks) if len(blocks) > 1 else blocks[0][None]
+        x = x.to(self.dtype)
+        return x.mT if turned else x
+
+    def _leave(self, word: str, made: torch.Tensor, places: list[int], kind: list[int]) -> None:
+        if word in self.stacks and self.shape.is_whole and len(places) == len(self.members):
+            self.stacks[word].copy_(made)
+            return
+        domain, found = self.program.domains[word], iter(made)
+        for i in places:
+            blocks = self.shape.blocks(self._operand(word, i), domain)
+            for k in kind:
+                blocks[k].copy_(next(found))
+
+    def _operand(self, word: str, i: int) -> torch.Tensor:
+        if word in self.stacks:
+            return self.stacks[word][i]
+        p, g = self.members[i].param, self.members[i].param.grad
+        if word == "p":
+            return p.detach()
+        if word == "g":
+            assert g is not None
+            return g if g.layout == torch.strided else g.to_dense()
+        kept: torch.Tensor = self.members[i].state[self.keys[word]]
+        return kept
+
+
+class MatrixCpuPlan(StagedCpuPlan):
+    """Parameters of one shape: the CPU kernel for the passes, torch's routines between them."""
+
+    def __init__(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        values: Values,
+        step_key: str | None,
+        private: bool = False,
+    ) -> None:
+        self.work = Workshop(program, members, values)
+        held = [[self.work.temporary(w, i) for i in range(len(members))] for w in program.temporaries]
+        super().__init__(program, members, values, step_key, private, held, self.work.squares)
+
+    def _between(self, number: int) -> None:
+        active = range(len(self.params)) if self._active is None else self._active.nonzero()[0].tolist()
+        self.work.run(number, active, self.counters.counts[list(active)].tolist())
+
+    def sweep(self, number: int) -> list[Any]:
+        """Run what stands before a pass, and the pass."""
+        self._between(number)
+        return super().sweep(number)
+
+    def finish(self) -> None:
+        """Run what follows the last pass, and write the scalar states that depend on a sum."""
+        self._between(len(self.program.passes))
+        super().finish()
+
+
+class MatrixTorchPlan(StagedTorchPlan):
+    """Parameters of one shape, on any device: torch operations and torch's routines."""
+
+    def __init__(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        values: Values,
+        step_key: str | None,
+        traced: bool = False,
+        sparse: str = "",
+    ) -> None:
+        super().__init__(program, members, values, step_key, traced, sparse)
+        self.work = Workshop(program, members, values)
+
+    def begin(self) -> None:
+        """Look which parameters take part, and count their step."""
+        super().begin()
+        place = {id(m): i for i, m in enumerate(self.members)}
+        self._places = [place[id(m)] for m in self._active]
+        for i, operands in zip(self._places, self._operands, strict=True):
+            operands |= {word: self.work.temporary(word, i) for word in self.program.temporaries}
+        self.counts |= {
+            domain: self.counts["element"] * 0 + each[0] for domain, each in self.work.squares.items()
+        }
+
+    def _between(self, number: int) -> None:
+        self.work.run(number, self._places, [self.count(m) + 1 for m in self._active])
+
+    def sweep(self, number: int) -> list[Any]:
+        """Run what stands before a pass, and the pass."""
+        self._between(number)
+        return super().sweep(number)
+
+    def finish(self) -> None:
+        """Run what follows the last pass, and write the scalar states and the count."""
+        self._between(len(self.program.passes))
+        super().finish()
