@@ -61,7 +61,7 @@ def by_passes(rule, tensors, t=1, threads=None, active=None):
     known = []
     for k, one in enumerate(program.passes):
         if k:
-            values, _ = one.scalars.vector(float(t), *hypers, *known)
+            values, _ = one.scalars.vector(*row, *known)
             rows = kernel.rows(n, k)
             if values:
                 np.frombuffer(rows)[: n * len(values)] = np.stack(
@@ -224,9 +224,11 @@ def test_the_torch_back_end_follows_the_kernels_pass_by_pass(rule):
     program = stage(rule_of(rule))
     hypers = [h.default for h in program.rule.hypers]
     operands = {w: x[0].clone() for w, x in tensors.items()}
-    vectors, known = {}, []
+    vectors, known, first = {}, [], ()
     for k, one in enumerate(program.passes):
-        row, _ = one.scalars(2.0, *hypers, *known)
+        given = (*first, *known) if k else (2.0, *hypers)
+        row, _ = one.scalars(*given)
+        first = first if k else row
         new, sums = torch_ops.run_pass(program, k, row, operands, vectors)
         operands |= new
         vectors |= {n: x for n, x in sums.items() if x.dim()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,14 +17,27 @@ from .nodes import ARITHMETIC, COMPARISON, Node, text
 class ScalarProgram:
     """The scalars that one pass needs, and the scalar states that are new after it.
 
-    `arguments` are the names it takes, in order; `reductions` the sums of earlier passes that follow them;
-    `row` the scalars that the elements need; `states` the new scalar states.
+    `arguments` are the names it takes, in order; `first` the scalars that follow them, computed before the
+    first pass; `reductions` the sums of earlier passes after those; `row` the scalars that the elements need;
+    `states` the new scalar states. The row of a first pass holds all that later ones need of it, at its end.
     """
 
     arguments: tuple[str, ...]
     row: tuple[Node, ...]
     states: dict[str, Node]
     reductions: tuple[Node, ...] = ()
+    first: tuple[Node, ...] = ()
+
+    @cached_property
+    def late(self) -> tuple[Node, ...]:
+        """What of the row was not computed before the first pass."""
+        return tuple(n for n in self.row if n not in self.first)
+
+    @cached_property
+    def known(self) -> dict[Node, str]:
+        """A name for every value that is handed in, besides the arguments."""
+        sums = {n: f"r{i}" for i, n in enumerate(self.reductions)}
+        return {n: f"s{i}" for i, n in enumerate(self.first)} | sums
 
     @cached_property
     def source(self) -> str:
@@ -33,9 +46,9 @@ class ScalarProgram:
 
     def _written(self, choose: str) -> str:
         roots = [*self.row, *self.states.values()]
-        names = {n: f"r{i}" for i, n in enumerate(self.reductions)}
+        names = dict(self.known)
         counts: dict[Node, int] = {}
-        order = list(_below(roots, names))
+        order = list(below(roots, names))
         for used in [*roots, *(a for n in order for a in n.args)]:
             counts[used] = counts.get(used, 0) + 1
         lines: list[str] = []
@@ -46,7 +59,7 @@ class ScalarProgram:
                 names[n] = label
         row = "".join(f"{_python(n, names, choose)}, " for n in self.row)
         states = "".join(f"{_python(n, names, choose)}, " for n in self.states.values())
-        given = [*self.arguments, *(f"r{i}" for i in range(len(self.reductions)))]
+        given = [*self.arguments, *self.known.values()]
         return "\n".join([f"def scalars({', '.join(given)}):", *lines, f"    return ({row}), ({states})"])
 
     def _compiled(self, source: str, words: dict[str, Any]) -> Callable[..., Any]:
@@ -83,7 +96,7 @@ class ScalarProgram:
         return row, states
 
 
-def _below(roots: list[Node], known: dict[Node, str]) -> list[Node]:
+def below(roots: Iterable[Node], known: Collection[Node]) -> list[Node]:
     """Every node below `roots`, arguments first, without looking inside the known ones."""
     found: dict[Node, None] = {}
 

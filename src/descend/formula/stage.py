@@ -109,7 +109,8 @@ class Program:
         for k, one in enumerate(self.passes):
             lines += [*map(str, self.routines[k]), *([""] if self.routines[k] else [])]
             several = f"pass {k + 1} of {len(self.passes)}: " if len(self.passes) > 1 else ""
-            lines.append(f"# {several}on the host, in float64")
+            when = "from the sums, in float64" if k else "on the host, in float64"
+            lines.append(f"# {several}{when}")
             lines += [f"s[{i}] = {text(n, sums)}" for n, i in one.row_index.items()]
             lines += [f"{word} <- {text(n, sums)}" for word, n in one.scalars.states.items()]
             lines.append("")
@@ -212,15 +213,18 @@ class _Stager:
         words = (*(h.name for h in self.rule.hypers), *self.rule.shape_words)
         arguments = ("t", *words, *self.scalar_states)
         early = {w: self.outputs[w] for w in self.scalar_states if self.level(self.outputs[w]) == 0}
+        rest = {w: self.outputs[w] for w in self.scalar_states if w not in early}
+        first = self._first([*cuts.values()], rest.values())
         passes, known = list[Pass](), tuple[Node, ...]()
         for at, cut in cuts.items():
-            scalars = ScalarProgram(arguments, tuple(cut.row), {} if passes else early, known)
+            scalars = ScalarProgram(arguments, first, early)
+            if passes:
+                scalars = ScalarProgram((), tuple(cut.row), {}, known, first)
             reads, vectors = tuple(cut.reads), tuple(cut.vectors)
             domain = _ORDER[at % len(_ORDER)]
             passes.append(Pass(domain, reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars))
             known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
-        rest = {w: self.outputs[w] for w in self.scalar_states if w not in early}
-        final = ScalarProgram(arguments, (), rest, known)
+        final = ScalarProgram((), (), rest, known, first)
         routines = self._routines(run_at, [*cuts])
         return Program(
             self.rule,
@@ -280,6 +284,22 @@ class _Stager:
 
     def _refuse(self, why: str) -> NoReturn:
         self.rule.formulas[-1].reading.source.refuse(None, why)
+
+    def _first(self, cuts: list[_Cut], states: Iterable[Node]) -> tuple[Node, ...]:
+        """The scalars of the first pass, then the parts of later ones that need no sum either."""
+        found = dict.fromkeys(cuts[0].row)
+
+        def visit(n: Node) -> None:
+            if self.level(n) == 0:
+                if n.op != "const":
+                    found.setdefault(n)
+            elif not is_reduction(n):
+                for a in n.args:
+                    visit(a)
+
+        for n in [*(n for cut in cuts[1:] for n in cut.row), *states]:
+            visit(n)
+        return tuple(found)
 
     def _position(self, n: Node, domain: str) -> int:
         """The first pass of a domain in which a value can be computed."""

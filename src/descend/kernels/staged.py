@@ -90,11 +90,14 @@ def join(
 
 
 class _Host:
-    """The host's part of later passes: their scalars as arrays over the parameters, in float64."""
+    """The host's part of later passes: their scalars as arrays over the parameters, in float64.
 
-    def __init__(self, program: Program, t: Any, hypers: Sequence[Any], kept: Any) -> None:
+    `first` are the scalars of the first pass, an array over the parameters for each.
+    """
+
+    def __init__(self, program: Program, first: Any) -> None:
         self.program = program
-        self.arguments = (t, *hypers, *kept)
+        self.arguments = tuple(first)
         self.known: list[Any] = []
 
     def rows(self, number: int, n: int) -> Any:
@@ -117,13 +120,10 @@ class StagedCpuPlan(CpuPlan):
         self._active = self.active()
         took = 1 if self._active is None else self._active
         self.counts = {domain: extent * took for domain, extent in self.table.extents.items()}
-        kept = counters.kept.copy()
         self._later: dict[int, Any] = {}
         self.fill_rows(self._active)
-        hypers = np.zeros((len(self.program.rule.hypers), len(self.params)))
-        for group, index, _ in counters.cohorts:
-            hypers[:, index] = np.reshape(counters.values(group), (-1, 1))
-        self._host = _Host(self.program, counters.counts.astype(np.float64), list(hypers), kept)
+        first = np.frombuffer(self._rows).reshape(-1, max(1, self.width))[counters.row_of]
+        self._host = _Host(self.program, first.T[: self.width])
 
     def sweep(self, number: int) -> list[Any]:
         """Run a pass: an array [n] for every reduction that is one number a tensor."""
@@ -174,13 +174,12 @@ class StagedTorchPlan(TorchPlan):
         t = [self.count(m) + 1 for m in self._active]
         hypers = [tuple(map(float, self.values(m.group))) for m in self._active]
         kept = [tuple(float(m.state[key]) for key in self.scalar_keys) for m in self._active]
-        host = [np.array(column, np.float64) for column in zip(*hypers, strict=True)]
-        states = [np.array(column, np.float64) for column in zip(*kept, strict=True)]
-        self._host = _Host(self.program, np.array(t), host, states)
         scalars = self.program.scalars
         self._first = [
             scalars(*given) for given in ((a, *b, *c) for a, b, c in zip(t, hypers, kept, strict=True))
         ]
+        rows = np.array([row for row, _ in self._first], np.float64)
+        self._host = _Host(self.program, rows.reshape(len(rows), len(scalars.row)).T)
 
     def _computable(self, m: Member) -> dict[str, torch.Tensor]:
         """The operands as dense real tensors; p and the states are views of what the person holds."""
