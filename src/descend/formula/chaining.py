@@ -138,8 +138,9 @@ def _masked(part: Part, mask: Mask) -> Rule:
 
 def applying(rule: Rule, ndim: int, name: str) -> Rule:
     """What of a chain applies to a parameter; the same object for the same choice."""
-    kept = tuple(f for f in rule.formulas if all(mask.lets(ndim, name) for mask in f.masks))
-    return rule if len(kept) == len(rule.formulas) else _part_of(rule, kept)
+    left = tuple(f for f in rule.formulas if all(mask.lets(ndim, name) for mask in f.masks))
+    kept = tuple(part for f in left for part in (f.otherwise if f.otherwise and ndim < 2 else (f,)))
+    return rule if kept == rule.formulas else _part_of(rule, kept)
 
 
 @cache

@@ -81,6 +81,11 @@ def node(op: str, *args: Node) -> Node:
     return Node(op, args)
 
 
+def is_random(n: Node) -> bool:
+    """Whether a node is a random number of every element: `random(key, stream)`."""
+    return n.op == "random"
+
+
 def is_reduction(n: Node) -> bool:
     """Whether a node is a number, or a row or column of them, made of many elements."""
     return n.op in REDUCTIONS

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from ..errors import FormulaError, nearest
-from .nodes import ARITHMETIC, COMPARISON, Node, const, name, node, substitute
-from .vocabulary import MATRIX, REDUCTIONS, WORDS
+from .nodes import (
+    ARITHMETIC,
+    COMPARISON,
+    Node,
+    const,
+    is_random,
+    is_reduction,
+    name,
+    node,
+    scope,
+    substitute,
+    walk,
+)
+from .vocabulary import MATRIX, RANDOM, REDUCTIONS, WORDS
 
 _BINARY: dict[type[ast.AST], str] = {
     ast.Add: "add",
@@ -47,7 +60,7 @@ _INSTEAD: dict[type[ast.AST], str] = {
     ast.FunctionDef: "write the expression in place",
 }
 ALLOWED = "assignments, + - * / **, comparisons inside where(), and the words " + " ".join(
-    [*WORDS, *REDUCTIONS, *MATRIX]
+    [*WORDS, *RANDOM, *REDUCTIONS, *MATRIX]
 )
 
 
@@ -70,20 +83,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the outputs by name, and the names of the parts as the author gave them."""
+    """What was read: the outputs by name, and the names of the parts as the author gave them.
+
+    `assigned` is the last line that gave each name its value.
+    """
 
     outputs: dict[str, Node]
     names: dict[Node, str]
     lines: tuple[str, ...]
     source: Source
+    assigned: dict[str, ast.AST]
+
+    def refuse(self, why: str, word: str = "") -> NoReturn:
+        """Raise a FormulaError that points at the line where a name got its value, or at the first."""
+        self.source.refuse(self.assigned.get(word), why)
 
     def renamed(self, names: Mapping[str, str]) -> Reading:
         """The same with other names for some arguments."""
         leaves = {old: name(new) for old, new in names.items()}
         outputs = {names.get(word, word): substitute(n, leaves) for word, n in self.outputs.items()}
-        return replace(
-            self, outputs=outputs, names={substitute(n, leaves): word for n, word in self.names.items()}
-        )
+        known = {substitute(n, leaves): word for n, word in self.names.items()}
+        assigned = {names.get(word, word): at for word, at in self.assigned.items()}
+        return replace(self, outputs=outputs, names=known, assigned=assigned)
 
 
 def source_of(function: Callable[..., Any]) -> Source:
@@ -105,7 +126,8 @@ def source_of(function: Callable[..., Any]) -> Source:
 def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) -> Reading:
     """Read a formula's body.
 
-    `arguments` gives the kind of every argument: "element", "state" or "scalar".
+    `arguments` gives the kind of every argument: "element", "state", "number" (a state that is one number
+    for a whole parameter) or "scalar".
     Raises FormulaError for everything outside the subset.
     """
     source = source_of(function)
@@ -123,14 +145,16 @@ def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) ->
         source.refuse(definition, f"the last line must return what changed: return p{_states(arguments)}")
     values = {word: name(word) for word in arguments}
     names: dict[Node, str] = {}
+    assigned: dict[str, ast.AST] = {}
     for statement in body[:-1]:
         target, value = _assignment(statement, source)
         if target in ("g", "t") or arguments.get(target) == "scalar":
             if target != "g":
                 source.refuse(statement, f"{target!r} is given to the formula and cannot be assigned")
-        elif target in WORDS or target in REDUCTIONS or target in MATRIX:
+        elif target in {**WORDS, **RANDOM, **REDUCTIONS, **MATRIX}:
             source.refuse(statement, f"{target!r} is a word of the vocabulary and cannot be assigned")
-        values[target] = Expressions(source, values).read(value)
+        values[target] = Expressions(source, values, arguments).read(value)
+        assigned[target] = statement
         names.setdefault(values[target], target)
     returned = _returned(body[-1], source)
     for word, at in returned.items():
@@ -139,7 +163,7 @@ def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) ->
     first = body[0].lineno - 1
     last = (body[-1].end_lineno or body[-1].lineno) - 1
     lines = textwrap.dedent("\n".join(source.text.splitlines()[first:last])).splitlines()
-    return Reading({word: values[word] for word in returned}, names, tuple(lines), source)
+    return Reading({word: values[word] for word in returned}, names, tuple(lines), source, assigned)
 
 
 def read_expression(written: str, allowed: list[str] | None = None) -> tuple[Node, list[str]]:
@@ -164,11 +188,11 @@ def read_expression(written: str, allowed: list[str] | None = None) -> tuple[Nod
     for word in found:
         if allowed is not None and word not in allowed:
             raise FormulaError(f"unknown name {word!r} in {written!r}; allowed: {', '.join(allowed)}")
-    return Expressions(source, {w: name(w) for w in found}, reductions=False).read(tree.body), found
+    return Expressions(source, {w: name(w) for w in found}).read(tree.body), found
 
 
 def _states(arguments: Mapping[str, str]) -> str:
-    return "".join(f", {word}" for word, kind in arguments.items() if kind == "state")
+    return "".join(f", {word}" for word, kind in arguments.items() if kind in ("state", "number"))
 
 
 def _assignment(statement: ast.stmt, source: Source) -> tuple[str, ast.expr]:
@@ -199,12 +223,20 @@ def _returned(statement: ast.stmt, source: Source) -> dict[str, ast.AST]:
 
 
 class Expressions:
-    """Reads expressions in which `values` says what each name stands for."""
+    """Reads expressions in which `values` says what each name stands for.
 
-    def __init__(self, source: Source, values: Mapping[str, Node], reductions: bool = True) -> None:
+    `kinds` gives the kind of every argument, as in `read_function`; without it the words are those of one
+    element only.
+    """
+
+    def __init__(
+        self, source: Source, values: Mapping[str, Node], kinds: Mapping[str, str] | None = None
+    ) -> None:
         self.source = source
         self.values = values
-        self.words = {**WORDS, **dict.fromkeys(REDUCTIONS, 1), **MATRIX} if reductions else WORDS
+        self.kinds = kinds or {}
+        more = {**RANDOM, **dict.fromkeys(REDUCTIONS, 1), **MATRIX}
+        self.words = WORDS if kinds is None else {**WORDS, **more}
 
     def read(self, at: ast.expr) -> Node:
         """The node of an expression; FormulaError for anything outside the subset."""
@@ -274,6 +306,8 @@ class Expressions:
             )
         if word in REDUCTIONS and word in self.words:
             return self._reduction(at, word)
+        if word in RANDOM and word in self.words:
+            return self._random(at, word)
         if (
             len(at.args) != self.words[word]
             or at.keywords
@@ -297,10 +331,44 @@ class Expressions:
             said = f', {word}(x, "rows") or {word}(x, "columns")' if len(scopes) > 1 else ""
             self.source.refuse(at, f"write {word}(x){said}")
         x = self._number(at.args[0])
+        if not self._differs(x):
+            self.source.refuse(
+                at, f"{word}() goes over elements, and this is one number for all of them; leave {word}() out"
+            )
         kind = word.removeprefix("global_")
         if kind == "norm":
             return node("sqrt", node(f"sum_{over}", node("mul", x, x)))
         return node(f"{kind}_{over}", x)
+
+    def _random(self, at: ast.Call, word: str) -> Node:
+        if len(at.args) != RANDOM[word] or at.keywords:
+            self.source.refuse(
+                at,
+                f"write {word}(seed, t, k): a hyper-parameter, the step, and the number of the parameter, which "
+                'is the state k=State("place", init="place", scalar=True)',
+            )
+        given = [self._number(a) for a in at.args]
+        for argument, n in zip(at.args, given, strict=True):
+            if self._differs(n) or any(is_reduction(part) for part in walk([n])):
+                self.source.refuse(
+                    argument,
+                    f"{word}() is decided by numbers that are known before the step: a seed, t, and the state "
+                    "that counts the parameters; every element has a random number of its own as it is",
+                )
+        key = node("key", *given)
+        if word == "uniform":
+            return node("random", key, const(0))
+        first, second = node("random", key, const(1)), node("random", key, const(2))
+        size = node("sqrt", node("mul", const(-2), node("log", first)))
+        return node("mul", size, node("cos", node("mul", const(2 * math.pi), second)))
+
+    def _differs(self, n: Node) -> bool:
+        """Whether a value differs within a tensor."""
+        if n.op == "name":
+            return self.kinds.get(n.word) in ("element", "state")
+        if is_reduction(n):
+            return scope(n) in ("rows", "columns")
+        return is_random(n) or any(self._differs(a) for a in n.args)
 
 
 assert set(ARITHMETIC) == set(_BINARY.values())

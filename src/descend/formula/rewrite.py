@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .nodes import Node, const, is_matrix, is_reduction, name, node, scope
+from .nodes import Node, const, is_matrix, is_random, is_reduction, name, node, scope
 
 ONE = const(1)
 MINUS_ONE = const(-1)
@@ -79,6 +79,8 @@ class Rewriter:
                 found = self.domains.get(n.word, "scalar")
             elif is_reduction(n):
                 found = scope(n) if scope(n) in ("rows", "columns") else "scalar"
+            elif is_random(n):
+                found = "element"
             elif is_matrix(n):
                 found = _matrix_domain(n.op, [self.domain(a) for a in n.args])
             else:

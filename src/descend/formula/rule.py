@@ -132,6 +132,8 @@ class Formula:
     """To which parameters it applies; see `only`."""
     called: tuple[tuple[str, str], ...] = ()
     """What states and hyper-parameters are called in its source, and what here; see `renamed`."""
+    otherwise: tuple[Formula, ...] = ()
+    """What stands in its place for a parameter of fewer than two dimensions, where it works on matrices."""
 
     @staticmethod
     def of(function: Callable[..., Any]) -> Formula:
@@ -164,18 +166,21 @@ class Formula:
                     raise FormulaError(
                         f"{function.__name__}: {state.name!r} is bounded by {word!r}, no hyper-parameter"
                     )
-            if isinstance(state.init, str) and state.init not in {"p", *(h.name for h in hypers)}:
+            starts = {"place" if state.scalar else "p", *(h.name for h in hypers)}
+            if isinstance(state.init, str) and state.init not in starts:
                 raise FormulaError(
                     f"{function.__name__}: {state.name!r} starts at {state.init!r}, no hyper-parameter"
+                    f"{nearest(state.init, starts)}; a state starts at a number, at one of "
+                    f"{', '.join(sorted(starts))}"
                 )
         return formula
 
     @cached_property
     def arguments(self) -> dict[str, str]:
-        """The kind of every argument: "element", "state" or "scalar"."""
+        """The kind of every argument: "element", "state", "number" (a state of one number) or "scalar"."""
         given = {**dict.fromkeys(GIVEN, "scalar"), "p": "element", "g": "element", "u": "element"}
         kinds = {word: kind for word, kind in given.items() if word in self.arguments_taken}
-        kinds |= {s.name: "state" for s in self.states}
+        kinds |= {s.name: "number" if s.scalar else "state" for s in self.states}
         return kinds | {h.name: "scalar" for h in self.hypers}
 
     @cached_property
@@ -209,7 +214,7 @@ class Formula:
             if (
                 word not in ("p", "g")
                 and (word, self.arguments.get(word)) != ("u", "element")
-                and self.arguments.get(word) != "state"
+                and self.arguments.get(word) not in ("state", "number")
             ):
                 reading.source.refuse(
                     None,
@@ -292,8 +297,9 @@ class Rule:
         """The hyper-parameters of all parts; parts share those of one name, which then is as the rule has it."""
         found: dict[str, Hyper] = {}
         for formula in self.formulas:
-            for hyper in formula.hypers:
-                if hyper.name not in found or formula.place == "rule":
+            others = (hyper for other in formula.otherwise for hyper in other.hypers)
+            for hyper in (*formula.hypers, *others):
+                if hyper.name not in found or (formula.place == "rule" and hyper in formula.hypers):
                     found[hyper.name] = hyper
         return tuple(found.values())
 
@@ -315,7 +321,7 @@ class Rule:
     @cached_property
     def is_masked(self) -> bool:
         """Whether a part of it applies to some parameters only."""
-        return any(formula.masks for formula in self.formulas)
+        return any(formula.masks or formula.otherwise for formula in self.formulas)
 
     @property
     def formula_text(self) -> str:
@@ -367,13 +373,19 @@ def _parted(p: Node | None, formula: Formula) -> tuple[Node, Node]:
     return p.args[0], p.args[1]
 
 
-def rule(title: str, source: str, *, doc: str | None = None) -> Callable[[Callable[..., Any]], Rule]:
-    """Make a formula into a rule. `source` cites paper and algorithm; the page is its file's docstring."""
+def rule(
+    title: str, source: str, *, doc: str | None = None, otherwise: Rule | None = None
+) -> Callable[[Callable[..., Any]], Rule]:
+    """Make a formula into a rule. `source` cites paper and algorithm; the page is its file's docstring.
+
+    `otherwise` is the rule that a formula for matrices leaves vectors and numbers to.
+    """
 
     def decorate(function: Callable[..., Any]) -> Rule:
         module = inspect.getmodule(function)
         page = doc or function.__doc__ or (module.__doc__ if module else "") or ""
-        return Rule(function.__name__, (Formula.of(function),), title, source, inspect.cleandoc(page))
+        formula = replace(Formula.of(function), otherwise=otherwise.formulas if otherwise else ())
+        return Rule(function.__name__, (formula,), title, source, inspect.cleandoc(page))
 
     return decorate
 

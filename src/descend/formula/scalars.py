@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import chance
 from .nodes import ARITHMETIC, COMPARISON, Node, text
 
 
@@ -152,3 +153,5 @@ _MATH: dict[str, Any] = {
     "maximum": _maximum,
 }
 _NUMPY: dict[str, Any] = {word: getattr(np, word) for word in [*_MATH, "where"]}
+_MATH |= {"key": chance.key}
+_NUMPY |= {"key": chance.keys}

@@ -19,7 +19,7 @@ from functools import cache, cached_property
 from typing import NoReturn
 
 from .matrices import Matrices, Routine
-from .nodes import Node, is_reduction, scope, text, walk
+from .nodes import Node, is_random, is_reduction, scope, text, walk
 from .nodes import name as leaf
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
@@ -48,6 +48,11 @@ class Pass:
     def operands(self) -> tuple[str, ...]:
         """The operands that it touches, in the program's order."""
         return (*self.reads, *(word for word in self.written if word not in self.reads))
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether it makes random numbers."""
+        return any(is_random(n) for n in self.body)
 
     @cached_property
     def row_index(self) -> dict[Node, int]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from . import chance
+
 
 def sqrt(x: Any) -> Any:
     """The square root; NaN below zero."""
@@ -169,6 +171,29 @@ def every(k: Any, t: Any, new: Any, old: Any) -> Any:
     return new if (t - 1) % k == 0 else old
 
 
+def random(key: Any, stream: Any) -> Any:
+    """What `uniform` and `normal` are made of: a number in (0, 1) for every element, of a key and a stream."""
+    return chance.fractions(float(key), float(stream), chance.index())
+
+
+def uniform(seed: Any, t: Any, k: Any) -> Any:
+    """A random number in (0, 1) for every element, decided by three numbers of the whole parameter.
+
+    They are the seed, the step, and which of the optimizer's parameters it is: State(init="place", scalar=True).
+    Two of the same numbers are the same; a second, independent one takes another seed.
+    """
+    return random(chance.key(seed, t, k), 0)
+
+
+def normal(seed: Any, t: Any, k: Any) -> Any:
+    """A random number of mean 0 and variance 1, normally distributed, for every element; see `uniform`.
+
+    Box and Muller's of two uniform ones, so it lies within 5.8 of zero.
+    """
+    own = chance.key(seed, t, k)
+    return sqrt(-2 * log(random(own, 1))) * cos(2 * np.pi * random(own, 2))
+
+
 class Meeting:
     """Lets the formulas of several tensors, each on a thread of its own, share one number."""
 
@@ -219,6 +244,9 @@ MATRIX: dict[str, int] = {
     "every": 4,
 }
 """Each word for whole matrices and how many arguments it takes."""
+
+RANDOM: dict[str, int] = {"uniform": 3, "normal": 3}
+"""Each word for random numbers and how many arguments it takes."""
 
 REDUCTIONS: dict[str, tuple[str, ...]] = {
     "sum": ("tensor", "rows", "columns"),

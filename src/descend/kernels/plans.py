@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..formula import Program, ScalarProgram, State
+from ..formula import Program, ScalarProgram, State, chance
 from ..formula.vocabulary import WORDS
 from . import cpu, torch_ops
 from .cpu import counting
@@ -306,6 +306,7 @@ class TorchPlan:
 def _traced_scalars(scalars: ScalarProgram) -> Callable[..., Any]:
     """The host's part of a step over tensors, so that gradients of hyper-parameters pass through it."""
     space: dict[str, Any] = {word: _word(word) for word in WORDS if hasattr(torch, word)}
+    space["key"] = lambda *given: chance.key(*map(float, given))
     exec(compile(scalars.source, "<scalars in torch>", "exec"), space)
     made: Callable[..., Any] = space["scalars"]
     return made

@@ -9,22 +9,31 @@ from typing import Any
 import numpy as np
 
 from ..formula import Rule, vocabulary
+from ..formula.chance import elements, keys
 from ..formula.nodes import Node, walk
 from ..formula.vocabulary import Meeting
 
 NAME = "reference"
 
 
-def initial_states(rule: Rule, p: Any, hypers: Mapping[str, float]) -> dict[str, Any]:
-    """The states before the first step: arrays shaped like `p`, its rows or its columns, or numbers."""
+def initial_states(rule: Rule, p: Any, hypers: Mapping[str, float], place: int = 0) -> dict[str, Any]:
+    """The states before the first step: arrays shaped like `p`, its rows or its columns, or numbers.
+
+    `place` is which of the optimizer's parameters it is.
+    """
     found: dict[str, Any] = {}
     for state in rule.states:
+        if state.init == "place":
+            found[state.name] = np.float64(place)
+            continue
         if state.init == "p":
             found[state.name] = np.array(p, np.float64)
             continue
         start = hypers[state.init] if isinstance(state.init, str) else state.init
-        *outer, rows, columns = np.shape(p) if state.shape != "element" else (1, 1)
+        *outer, rows, columns = np.shape(p) if state.shape in ("rows", "columns") else (1, 1)
         shape = {"element": np.shape(p), "rows": (*outer, rows, 1), "columns": (*outer, 1, columns)}
+        height, width = _matrix(p)
+        shape |= {"left": (height, height), "right": (width, width)}
         found[state.name] = np.float64(start) if state.scalar else np.full(shape[state.shape], start, float)
     return found
 
@@ -35,12 +44,18 @@ def step(
     """One step of a rule in float64.
 
     `p` and `g` are arrays of one shape, `t` counts from 1. Returns the new p and the new states; nothing
-    is written in place.
+    is written in place. Matrices are taken whole: no blocks, and no square matrix left out.
     """
+    if rule.has_matrices and np.ndim(p) != 2:
+        flat = {s.name: _matrix(p) for s in rule.states if s.shape == "element" and not s.scalar}
+        given = {k: np.reshape(v, flat.get(k, np.shape(v))) for k, v in states.items()}
+        new, kept = step(rule, np.reshape(p, _matrix(p)), np.reshape(g, _matrix(p)), t, given, hypers)
+        return new.reshape(np.shape(p)), {k: np.reshape(v, np.shape(states[k])) for k, v in kept.items()}
     values: dict[str, Any] = {k: np.float64(v) for k, v in hypers.items()}
     values |= {k: np.asarray(v, np.float64) for k, v in states.items()}
     values |= {"p": np.asarray(p, np.float64), "g": np.asarray(g, np.float64), "t": np.float64(t)}
-    with np.errstate(all="ignore"):
+    values |= zip(("rows", "columns"), map(np.float64, _matrix(p)), strict=True)
+    with np.errstate(all="ignore"), elements(np.shape(p)):
         if any(formula.takes_update for formula in rule):
             # p before minus p after would lose the digits that an update has below p's last
             new = evaluate(rule.outputs, values)
@@ -48,6 +63,12 @@ def step(
         for formula in rule:
             values |= formula.run(values)
     return values["p"], {k: values[k] for k in states}
+
+
+def _matrix(p: Any) -> tuple[int, int]:
+    """The first dimension and all others together; a vector is one column."""
+    rows = np.shape(p)[0] if np.ndim(p) else 1
+    return rows, np.size(p) // max(1, rows)
 
 
 def evaluate(outputs: Mapping[str, Node], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +88,7 @@ def evaluate(outputs: Mapping[str, Node], values: Mapping[str, Any]) -> dict[str
 
 
 _ARITHMETIC: dict[str, Any] = {
+    "key": keys,
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

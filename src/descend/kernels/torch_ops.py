@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..formula import Program
+from ..formula import Program, chance
 from ..formula.nodes import ARITHMETIC, COMPARISON, Node, scope, text
 
 NAME = "torch"
@@ -27,6 +27,8 @@ def _pass_source(program: Program, number: int) -> str:
     names: dict[Node, str] = {n: f"_s[{i}]" for n, i in one.row_index.items()}
     names |= {n: f"_vector{program.vectors.index(n)}" for n in one.vectors}
     taken = ["_s", *one.reads, *(names[n] for n in one.vectors)]
+    if one.is_random:
+        taken.append("_like")
     lines = [f"def pass_{number}({', '.join(taken)}):"]
     for n in one.body:
         lines.append(f"    {program.labels[n]} = {_expression(n, names, taken[1])}")
@@ -69,6 +71,8 @@ def run_pass(
     exact = operands["p"].dtype in (torch.float64, torch.complex128)
     wide = [_computed(operands[word]) for word in one.reads]
     wide += [vectors[n] if exact else vectors[n].float() for n in one.vectors]
+    if one.is_random:
+        wide.append(_computed(operands["p"]))
     result, sums = functions(program)[number](row, *wide)
     new = {word: value.to(operands[word].dtype) for word, value in zip(one.written, result, strict=True)}
     return new, dict(zip(one.reductions, sums, strict=True))
@@ -84,7 +88,9 @@ def _expression(n: Node, names: dict[Node, str], like: str) -> str:
     parts = [text(a, names) for a in n.args]
     if n.op == "where":
         parts.append(like)
-    if n.op in ("fma", "where", "minimum", "maximum", "sign"):
+    if n.op == "random":
+        parts.append("_like")
+    if n.op in ("random", "fma", "where", "minimum", "maximum", "sign"):
         return f"{n.op}({', '.join(parts)})"
     if n.op in ARITHMETIC or n.op in COMPARISON or n.op == "neg":
         return text(n, names)
@@ -125,6 +131,22 @@ def _sign(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
+def _random(key: Any, stream: float, like: torch.Tensor) -> torch.Tensor:
+    """`chance.fractions` for every element of a tensor, by its place in memory, or in one without gaps."""
+    key, low32 = int(key), 0xFFFFFFFF
+    apart = int(stream) * chance.WEYL & low32
+    order = torch.empty_like(like, device="meta").stride()
+    places = torch.arange(like.numel(), device=like.device).as_strided(like.shape, order)
+    x = (places ^ ((key & low32) ^ apart) ^ (places >> 32) * chance.WEYL) & low32
+    for number, (shift, factor) in enumerate(chance.ROUNDS):
+        x = x ^ x >> shift
+        if number == 1:
+            x = x + ((key >> 32) + apart)
+        x = x * factor & low32  # what runs over the 64 bits is not among the lower 32
+    x = x ^ x >> chance.LAST
+    return ((x >> chance.UNUSED).to(like.dtype) + 0.5) * 2.0 ** (chance.UNUSED - 32)
+
+
 _OVER: dict[str, dict[str, Any]] = {
     "rows": {"dim": -1, "keepdim": True},
     "columns": {"dim": -2, "keepdim": True},
@@ -146,6 +168,7 @@ def _max(x: torch.Tensor, over: str) -> torch.Tensor:
 
 
 _WORDS = {
+    "random": _random,
     "minimum": _minimum,
     "maximum": _maximum,
     "sign": _sign,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+from ...formula import chance
 
 STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
@@ -46,12 +51,50 @@ class Lines:
         self.lines.append(f"  {label} = {instruction}{'  ; ' + note if note else ''}")
         return label
 
+    def do(self, *instructions: str) -> None:
+        """Add instructions without a result."""
+        self.lines += [f"  {instruction}" for instruction in instructions]
+
     def call(self, name: str, returns: str, *arguments: tuple[str, str], note: str = "") -> str:
         """Call an intrinsic with (type, value) pairs, and declare it."""
         kinds = ", ".join(kind for kind, _ in arguments)
         self.declared[name] = f"declare {returns} @{name}({kinds})"
         given = ", ".join(f"{kind} {value}" for kind, value in arguments)
         return self.emit(f"call {returns} @{name}({given})", note)
+
+    def at(self, kind: str, base: str, index: str | int, note: str = "") -> str:
+        """The address of an item of an array."""
+        return self.emit(f"getelementptr {kind}, ptr {base}, i64 {index}", note)
+
+    def load(self, kind: str, base: str, index: str | int, note: str = "") -> str:
+        """An item of an array."""
+        return self.emit(f"load {kind}, ptr {self.at(kind, base, index, note)}")
+
+    def place(self, row: str, width: str | int, column: str | int) -> str:
+        """row * width + column."""
+        return self.emit(f"add i64 {self.emit(f'mul i64 {row}, {width}')}, {column}")
+
+    def label(self, name: str) -> None:
+        """Begin a block, which the one before runs into."""
+        self.lines += [f"  br label %{name}", f"{name}:"]
+
+    def when(self, condition: str, then: str, otherwise: str) -> None:
+        """Go on in one of two blocks; the first begins here."""
+        self.lines += [f"  br i1 {condition}, label %{then}, label %{otherwise}", f"{then}:"]
+
+    @contextmanager
+    def each(self, name: str, count: str) -> Iterator[str]:
+        """A loop; gives its index, from 0."""
+        self.label(f"{name}.from")
+        self.label(name)
+        index = f"%{name}.i"
+        self.do(f"{index} = phi i64 [ 0, %{name}.from ], [ {index}.next, %{name}.step ]")
+        more = self.emit(f"icmp slt i64 {index}, {count}")
+        self.when(more, f"{name}.body", f"{name}.end")
+        yield index
+        self.label(f"{name}.step")
+        self.do(f"{index}.next = add i64 {index}, 1", f"br label %{name}")
+        self.lines.append(f"{name}.end:")
 
 
 @dataclass(frozen=True)
@@ -119,6 +162,37 @@ class Lanes:
             return out.emit(f"select {self.truth} {above}, {v} {self.constant(1)}, {v} {kept}", note)
         name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
+
+    def random(self, out: Lines, key: str, stream: int, place: str, note: str = "") -> str:
+        """Random numbers in (0, 1) under a key (i64) for the elements from a place (i64); see formula/chance.py."""
+        ints, spread = f"<{self.width} x i32>", partial(self.splat, out, kind="i32")
+        apart = stream * chance.WEYL & 0xFFFFFFFF
+        low = spread(out.emit(f"xor i32 {out.emit(f'trunc i64 {key} to i32')}, {apart}"))
+        high = out.emit(f"trunc i64 {out.emit(f'lshr i64 {key}, 32')} to i32")
+        high = spread(out.emit(f"add i32 {high}, {apart}"))
+        first = spread(out.emit(f"trunc i64 {place} to i32"))
+        lanes = f"<{', '.join(f'i32 {k}' for k in range(self.width))}>"
+        x = out.emit(f"add {ints} {first}, {lanes}")
+        over = out.emit(f"icmp ult {ints} {x}, {first}")  # the next 2**32 elements begin among the lanes
+        range_ = spread(out.emit(f"trunc i64 {out.emit(f'lshr i64 {place}, 32')} to i32"))
+        range_ = out.emit(f"add {ints} {range_}, {out.emit(f'zext {self.truth} {over} to {ints}')}")
+        x = out.emit(f"xor {ints} {x}, {low}")
+        x = out.emit(f"xor {ints} {x}, {out.emit(f'mul {ints} {range_}, {self._integers(chance.WEYL)}')}")
+        for number, (shift, factor) in enumerate(chance.ROUNDS):
+            x = self._folded(out, x, shift)
+            if number == 1:
+                x = out.emit(f"add {ints} {x}, {high}")
+            x = out.emit(f"mul {ints} {x}, {self._integers(factor)}")
+        x = self._folded(out, x, chance.LAST)
+        x = out.emit(f"lshr {ints} {x}, {self._integers(chance.UNUSED)}")
+        x = out.emit(f"uitofp {ints} {x} to {self.vector}")
+        x = out.emit(f"fadd {self.vector} {x}, {self.constant(0.5)}")
+        return out.emit(f"fmul {self.vector} {x}, {self.constant(2.0 ** (chance.UNUSED - 32))}", note)
+
+    def _folded(self, out: Lines, x: str, shift: int) -> str:
+        """x ^ x >> shift."""
+        ints = f"<{self.width} x i32>"
+        return out.emit(f"xor {ints} {x}, {out.emit(f'lshr {ints} {x}, {self._integers(shift)}')}")
 
     def fetch(self, out: Lines, at: str, ahead: int) -> None:
         """Ask for the memory so many bytes behind an address; past the end of a tensor nothing happens."""

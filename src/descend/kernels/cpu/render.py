@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...formula.nodes import Node, name, scope, text
+from ...formula.nodes import Node, is_random, name, scope, text
 from ...formula.stage import Pass, Program
 from .emit import STORAGE, Lanes, Lines, compute_type
 
@@ -175,7 +175,8 @@ class Renderer:
             lines.append(f"  {symbol} = getelementptr double, ptr {symbol}_base, i64 {row}")
             given.append(f"ptr {symbol}, ")
         given += [f"ptr %strip{k}, " for k in range(len(self.sums["columns"]))]
-        lines.append(f"  call void @body({''.join(given)}i64 {count}, ptr %s, ptr %out)")
+        first = f"i64 {element}, " if self.one.is_random else ""
+        lines.append(f"  call void @body({''.join(given)}{first}i64 {count}, ptr %s, ptr %out)")
         return lines
 
     # -- the body: one run of elements ----------------------------------------------------------------
@@ -188,6 +189,7 @@ class Renderer:
         symbols += [self._vector(n).symbol for n in self.sums["rows"]]
         symbols += [f"%strip{k}" for k in range(len(self.sums["columns"]))]
         signature = "".join(f"ptr noalias {symbol}, " for symbol in symbols)
+        signature += "i64 %first, " if self.one.is_random else ""
         whole = Lines([], declared, head.count)
         self._elements(whole, values, "%i", None)
         rest = Lines([], declared, whole.count)
@@ -241,6 +243,9 @@ class Renderer:
         for n, k in self.one.row_index.items():
             at = out.emit(f"getelementptr double, ptr %s, i64 {k}")
             value = out.emit(f"load double, ptr {at}", f"s[{k}] = {text(n)}")
+            if n.op == "key":
+                values[n] = out.emit(f"fptoui double {value} to i64")
+                continue
             if n.is_condition:
                 value = out.emit(f"fcmp une double {value}, 0.0")
             elif lanes.precision == "float32":
@@ -270,6 +275,11 @@ class Renderer:
         labels = {n: f"s[{i}]" for n, i in self.one.row_index.items()}
         for n in self.one.body:
             note = f"{self.program.labels[n]} = {text(n, labels)}"
+            if is_random(n):
+                place = out.emit(f"add i64 %first, {index}")
+                values[n] = lanes.random(out, values[n.args[0]], int(n.args[1].number), place, note)
+                labels[n] = self.program.labels[n]
+                continue
             values[n] = lanes.operation(out, n.op, [self._value(a, values) for a in n.args], note)
             labels[n] = self.program.labels[n]
         for k, reduction in enumerate(self._lanewise):
