@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from ..errors import FormulaError, nearest
 from .nodes import (
@@ -107,12 +108,18 @@ class Reading:
         return replace(self, outputs=outputs, names=known, assigned=assigned)
 
 
+_KNOWN: WeakKeyDictionary[Callable[..., Any], Source] = WeakKeyDictionary()
+"""The text of every function that was read."""
+
+
 def source_of(function: Callable[..., Any]) -> Source:
     """The text of a function written in a file or a notebook cell.
 
     Raises FormulaError where Python keeps no source (`exec`, a plain interactive prompt).
     """
     try:
+        if function in _KNOWN:  # its file may have changed since it was read
+            return _KNOWN[function]
         lines, first = inspect.getsourcelines(function)
         file = inspect.getsourcefile(function) or "<unknown>"
     except (OSError, TypeError) as error:
@@ -120,7 +127,7 @@ def source_of(function: Callable[..., Any]) -> Source:
             f"the source of {getattr(function, '__name__', function)!r} cannot be found; "
             "write the formula in a file or a notebook cell"
         ) from error
-    return Source(textwrap.dedent("".join(lines)), file, first)
+    return _KNOWN.setdefault(function, Source(textwrap.dedent("".join(lines)), file, first))
 
 
 def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) -> Reading:
@@ -344,16 +351,16 @@ class Expressions:
         if len(at.args) != RANDOM[word] or at.keywords:
             self.source.refuse(
                 at,
-                f"write {word}(seed, t, k): a hyper-parameter, the step, and the number of the parameter, which "
-                'is the state k=State("place", init="place", scalar=True)',
+                f"write {word}(seed, t, k): a hyper-parameter, the step, and the parameter's number, which is "
+                'the state k=State("place", init="place", scalar=True)',
             )
         given = [self._number(a) for a in at.args]
         for argument, n in zip(at.args, given, strict=True):
             if self._differs(n) or any(is_reduction(part) for part in walk([n])):
                 self.source.refuse(
                     argument,
-                    f"{word}() is decided by numbers that are known before the step: a seed, t, and the state "
-                    "that counts the parameters; every element has a random number of its own as it is",
+                    f"{word}() is decided by numbers that are known before the step: a seed, t, and the "
+                    "parameter's number; every element has a random number of its own as it is",
                 )
         key = node("key", *given)
         if word == "uniform":

@@ -166,4 +166,4 @@ def check_saved_state(
 @cache
 def _state_keys() -> frozenset[str]:
     """What the rules call their states: none of these is another tool's own."""
-    return frozenset(state.key for name in rules.names() for state in rules.get(name).states)
+    return frozenset(state.key for name in rules.built_in() for state in rules.get(name).states)

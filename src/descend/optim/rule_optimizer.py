@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from ..errors import UsageError, nearest
 from ..formula import Rule, rule_of, stage
 from ..formula.chaining import applying
 from ..modifiers import ascent
+from ..rules import kept, loading
 from .base import FormulaOptimizer, Params
 from .checks import check_masks
 from .parts import DECAYS, joined
@@ -62,6 +64,11 @@ class RuleOptimizer(FormulaOptimizer):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # the class was made at run time: pickle looks it up by what it was made from
+        given, decay = self.made_from
+        if isinstance(given, Rule) and loading.is_own(given):  # of a file that no other process has imported
+            text = kept.text_of(given)
+            _BY_TEXT.setdefault(text, given)
+            return _blank_of_text, (text, decay), self.__getstate__()
         return _blank, self.made_from, self.__getstate__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RuleOptimizer:
@@ -73,17 +80,27 @@ class RuleOptimizer(FormulaOptimizer):
         return twin
 
 
+_BY_TEXT: dict[str, Rule] = {}
+"""Rules of files that were pickled here, so that they come back as the same ones."""
+
+
 def _blank(made_from: Any, decay: str | None) -> RuleOptimizer:
-    kind = optimizer(made_from, decay=decay)
-    assert issubclass(kind, RuleOptimizer)
+    kind = class_of(rules.get(made_from) if isinstance(made_from, str) else made_from, decay)
     return kind.__new__(kind)
 
 
-def optimizer(rule: str | Rule | Callable[..., Any], *, decay: str | None = None) -> type[FormulaOptimizer]:
-    """The optimizer class of a rule: a name of `descend rules`, a Rule, or a bare formula.
+def _blank_of_text(text: str, decay: str | None) -> RuleOptimizer:
+    return _blank(_BY_TEXT.get(text) or kept.from_text(text), decay)
+
+
+def optimizer(
+    rule: str | os.PathLike[str] | Rule | Callable[..., Any], *, decay: str | None = None
+) -> type[FormulaOptimizer]:
+    """The optimizer class of a rule: a name of `descend rules`, a file, a Rule, or a bare formula.
 
     A name that torch.optim has a class for gives that class ("adam" gives `descend.Adam`, and "sgd"
     `descend.SGD`); all others take the rule's hyper-parameters by their names.
+    "my_rule.py" is the rule in that file, "my_rule.py:name" one of several.
 
     `decay` adds weight decay, and its strength as the hyper-parameter `weight_decay`, to a rule: "coupled"
     (L2: p*weight_decay joins the gradient), "decoupled" (p shrinks by lr*weight_decay each step) or
@@ -100,6 +117,8 @@ def optimizer(rule: str | Rule | Callable[..., Any], *, decay: str | None = None
     """
     if decay is not None and decay not in DECAYS:
         raise UsageError(f"unknown decay {decay!r}{nearest(decay, DECAYS)}; use one of {', '.join(DECAYS)}")
+    if isinstance(rule, os.PathLike):
+        rule = os.fspath(rule)
     if isinstance(rule, str) and decay is None:
         from . import BY_SHAPE, CLASSES
 
@@ -154,4 +173,4 @@ def _page(rule: Rule) -> str:
 
 
 def _registered(rule: Rule) -> bool:
-    return rule.name in rules.names() and rules.get(rule.name) is rule
+    return rule.name in rules.built_in() and rules.get(rule.name) is rule

@@ -1,29 +1,77 @@
-"""The update rules, one formula file each. A new file here is a new rule; nothing else is registered."""
+"""The update rules, one formula file each. A new file here is a new rule; nothing else is registered.
+
+Rules from elsewhere are found by the same names: a file of one's own (`loading`) as `"my_rule.py"`, and what
+other packages register (`packages`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 
 from ..errors import UsageError, nearest
-from ..formula import Rule
+from ..formula import Rule, in_dialect
+from . import loading, packages
+
+_NO_RULES = ("kept", "loading", "packages")
+"""The files here that hold no rule."""
 
 
 @cache
+def built_in() -> list[str]:
+    """The name of every rule of this package, which is also the name of its file."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_RULES)
+
+
 def names() -> list[str]:
-    """The name of every rule, which is also the name of its file.
+    """The name of every rule: the built-in ones, and those that other packages register.
 
     >>> "adam" in names()
     True
     """
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted([*built_in(), *_registered().by_name])
 
 
-def get(name: str) -> Rule:
-    """The rule of that name. Raises UsageError with the nearest name."""
-    if name not in names():
-        raise UsageError(f"unknown rule {name!r}{nearest(name, names())}; the rules are {', '.join(names())}")
-    found = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    assert isinstance(found, Rule)
-    return found
+def notices() -> tuple[str, ...]:
+    """What is wrong with rules that other packages register, a sentence each."""
+    return _registered().notices
+
+
+def _registered() -> packages.Found:
+    return packages.found([*built_in(), "sgd"])  # "sgd" names a class
+
+
+def get(name: str, dialect: str | None = None) -> Rule:
+    """The rule of that name; in the form of "torch", "keras", "optax" or "paper" where a dialect is given.
+
+    The name is a built-in rule's, one that another package registers, or a file's: "my_rule.py", or
+    "my_rule.py:name" where it holds several.
+
+    >>> print(get("momentum", "keras").formula_text)
+    b = momentum * b + lr * g
+    p = p - b
+    return p, b
+
+    Raises UsageError with the nearest name, or with the dialects that there are; or with what is wrong with
+    the file or the package.
+    """
+    found = _get(name)
+    return found if dialect is None else in_dialect(found, dialect)
+
+
+def _get(name: str) -> Rule:
+    if name in built_in():
+        found = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        assert isinstance(found, Rule)
+        return found
+    if loading.is_file(name):
+        return loading.load(name)
+    others = _registered().by_name
+    if name in others:
+        return packages.load(name, others[name])
+    beside = f"; the file of that name is {name}.py" if Path(f"{name}.py").is_file() else ""
+    raise UsageError(
+        f"unknown rule {name!r}{beside or nearest(name, names())}; the rules are {', '.join(names())}"
+    )
