@@ -294,7 +294,7 @@ class Rule:
 
     @cached_property
     def hypers(self) -> tuple[Hyper, ...]:
-        """The hyper-parameters of all parts; parts share those of one name, which then is as the rule has it."""
+        """The hyper-parameters of all parts; parts share those of one name, which is as the rule has it."""
         found: dict[str, Hyper] = {}
         for formula in self.formulas:
             others = (hyper for other in formula.otherwise for hyper in other.hypers)

@@ -8,7 +8,9 @@ from functools import cached_property
 
 import torch
 
+from ..errors import UsageError
 from ..formula.rewrite import SIDES
+from . import steady
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _pieces(length: int, longest: int | None) -> list[int]:
 
 def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | None:
     """The products of matrices [n, rows, inner] and [n, inner, columns]; None stands for identities."""
-    return y if x is None else x if y is None else torch.bmm(x, y) if len(x) > 1 else (x[0] @ y[0])[None]
+    return y if x is None else x if y is None else steady.matmul(x, y)
 
 
 def newton_schulz(
@@ -104,39 +106,50 @@ def newton_schulz(
     """Matrices [n, rows, columns] with their singular values brought near 1, in bfloat16 for 16 bits."""
     types = {16: torch.bfloat16, 32: torch.float32, 64: torch.float64}
     if bits not in types:
-        raise ValueError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
+        raise UsageError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
     x = x.mT if tall else x
     x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
-    add = torch.baddbmm
-    if len(x) == 1:
-        x, add = x[0], torch.addmm
+    step = _rounded_step if bits == 16 else _step
+    x = x[0] if bits == 16 and len(x) == 1 else x
     for _ in range(int(steps)):
-        square = x @ x.mT
-        x = add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+        x = step(x, a, b, c)
     x = x.mT if tall else x
     return x if x.dim() == 3 else x[None]
 
 
+def _rounded_step(x: torch.Tensor, a: float, b: float, c: float) -> torch.Tensor:
+    """One iteration that rounds where torch's Muon does."""
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
+    square = x @ x.mT
+    return add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+
+
+def _step(x: torch.Tensor, a: float, b: float, c: float) -> torch.Tensor:
+    square = steady.matmul(x, x.mT)
+    return steady.matmul(steady.matmul(square, square).mul_(c).add_(square, alpha=b), x).add_(x, alpha=a)
+
+
 def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
-    """(x + eps)**(-1/root) of symmetric matrices [n, side, side]; float32 is worked out in float64."""
-    values, vectors = torch.linalg.eigh(x.double())
-    scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
-    return (scaled @ vectors.mT).to(x.dtype)
+    """(x + eps)**(-1/root) of symmetric matrices [n, side, side], worked out in float64."""
+
+    def one(square: torch.Tensor) -> torch.Tensor:
+        values, vectors = torch.linalg.eigh(square.double())
+        scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
+        return (scaled @ vectors.mT).to(square.dtype)
+
+    return steady.each(x, one)
 
 
 def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago, or from zeros."""
-    fresh = ~q.flatten(1).any(1)
-    if bool(fresh.all()):
-        return torch.linalg.eigh(x.double())[1].flip(-1).to(x.dtype)
-    if bool(fresh.any()):
-        return torch.stack([eigenbasis(*pair)[0] for pair in zip(x.split(1), q.split(1), strict=True)])
-    moved = x @ q
+    """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago or zeros."""
+    if bool(q.flatten(1).any(1).logical_not().all()):
+        return steady.each(x, lambda square: torch.linalg.eigh(square)[1].flip(-1))
+    moved = steady.matmul(x, q)
     order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
     places = order.unsqueeze(-2).expand_as(q)
-    basis, _ = torch.linalg.qr(moved.gather(-1, places))
+    basis = steady.each(moved.gather(-1, places), lambda one: torch.linalg.qr(one)[0])
     return torch.empty_like(q).scatter_(-1, places, basis)
 
 

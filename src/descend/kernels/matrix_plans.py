@@ -48,7 +48,7 @@ class Workshop:
         self.keys = {s.name: s.key for s in rule.states if not s.scalar}
 
     def temporary(self, word: str, i: int) -> torch.Tensor:
-        """A parameter's part of a temporary, in the parameter's own shape where it is one number an element."""
+        """A parameter's part of a temporary, shaped like the parameter where it is one number an element."""
         part = self.stacks[word][i]
         return part.view(self.members[i].param.shape) if self.program.domains[word] == "element" else part
 

@@ -13,12 +13,12 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from .. import rules
 from ..errors import UsageError
-from ..formula import Rule, stage
+from ..formula import Rule
 from ..kernels.cpu.counting import Items
 from ..kernels.plans import CpuPlan, Member, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
-from .members import beside, cpu_takes, dtypes, places, reader
+from .members import beside, places, reader
 from .parts import plain, untraced
 from .state import (
     NEUTRAL,
@@ -30,6 +30,7 @@ from .state import (
     nothing,
     shape_of_state,
 )
+from .ways import Way
 
 Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 
@@ -200,27 +201,17 @@ class FormulaOptimizer(TorchOptimizer):
                 awake.append((rule, group, p, self._sparse(group) if sparse else ""))
         times = Counter(id(p) for _, _, p, _ in awake)
         members: dict[int, Member] = {}
-        sorted_members: dict[tuple[Any, ...], list[Member]] = {}
+        sorted_members: dict[Way, list[Member]] = {}
         for rule, group, p, sparse in awake:
             member = members.get(id(p)) or self._member(rule, group, p)
             members[id(p)] = member
-            traced = bool(group.get("differentiable"))
-            if traced or sparse or times[id(p)] > 1 or not cpu_takes(member, rule):
-                key: tuple[Any, ...] = (stage(rule), None, traced, sparse)
-            else:
-                key = (stage(rule), *dtypes(member, rule))
-            sorted_members.setdefault(key, []).append(member)
-        for (program, *how), found in sorted_members.items():
-            values = self._values(program.rule, exact=how[0] is None and how[1])
-            private = not self._changes.shown
-            if program.rule.reduces and how[0] is None:
-                self._staged.append(StagedTorchPlan(program, found, values, self.step_key, how[1], how[2]))
-            elif program.rule.reduces:
-                self._staged.append(StagedCpuPlan(program, found, values, self.step_key, private))
-            elif how[0] is None:
-                self._plans.append(TorchPlan(program, found, values, self.step_key, how[1], how[2]))
-            else:
-                self._plans.append(CpuPlan(program, found, values, self.step_key, private))
+            values = self._values(rule, exact=bool(group.get("differentiable")))
+            how = Way.of(member, rule, values(group), sparse, alone=times[id(p)] == 1)
+            sorted_members.setdefault(how, []).append(member)
+        for how, found in sorted_members.items():
+            values = self._values(how.program.rule, exact=how.traced)
+            plan = how.plan(found, values, self.step_key, private=not self._changes.shown)
+            (self._staged if how.program.rule.reduces else self._plans).append(plan)
         self._snapshot = [(self._variant(g), Items(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
         self._changes.count += 1
@@ -256,7 +247,7 @@ class FormulaOptimizer(TorchOptimizer):
                 value = s.init if value is None else value
             elif value is None:
                 value = new_state(s, p, hypers)
-            elif value.shape != shape_of_state(s, p):
+            elif value.shape != shape_of_state(s, p, hypers):
                 raise UsageError(
                     f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                     "give it a state of its own shape, or none"
@@ -346,7 +337,9 @@ class FormulaOptimizer(TorchOptimizer):
         """A parameter's saved state, checked, in memory of our own."""
         variants = [self._rule_of(group, p), *map(rules.get, self.family)]
         known = {s.key: s for variant in variants for s in variant.states}
-        elements = {key: shape_of_state(s, p) for key, s in known.items() if not s.scalar}
+        bounds = {h.name: h.default for variant in variants for h in variant.hypers}
+        bounds |= zip((h.name for h in variants[0].hypers), self._values(variants[0])(group), strict=True)
+        elements = {key: shape_of_state(s, p, bounds) for key, s in known.items() if not s.scalar}
         scalars = [key for key, s in known.items() if s.scalar]
         check_saved_state(p, saved, elements, scalars, type(self).__name__)
         kept: dict[str, Any] = {}

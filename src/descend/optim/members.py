@@ -20,8 +20,8 @@ def cpu_takes(member: Member, rule: Rule) -> bool:
     """Whether the CPU kernel can step a parameter where it lies."""
     p, g = member.param, member.param.grad
     program = stage(rule)
-    by_rows = p.dim() == 2 and p.is_contiguous() and not p.is_complex()
-    if program.folds or (cpu.asks_for_rows(program) and not by_rows):
+    whole = p.is_contiguous() and not p.is_complex() and (p.dim() == 2 or rule.has_matrices)
+    if program.folds or ((cpu.asks_for_rows(program) or rule.has_matrices) and not whole):
         return False
     return (
         cpu.takes(p)

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import UsageError
 from ..formula import State
+from ..kernels.matrix import Shape
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -199,13 +200,16 @@ def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:
     return torch.float32 if p.dtype in _HALF and value.dtype == torch.float32 else p.dtype
 
 
-def shape_of_state(state: State, p: torch.Tensor) -> torch.Size:
-    """The shape of a parameter's state: its own, or one number for each row or column of a matrix.
+def shape_of_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Size:
+    """The shape of a parameter's state: its own, one number for each row or column of a matrix, or square.
 
     Raises UsageError where the parameter has no rows and columns.
     """
     if state.shape == "element":
         return p.shape
+    if state.shape in ("left", "right"):
+        bounds = (hypers.get(word) for word in (state.block, state.limit))
+        return Shape.of(p, *bounds).size(state.shape)
     if p.dim() < 2:
         raise UsageError(
             f"the state {state.name!r} is one number for each of the {state.shape} of a matrix; a parameter "
@@ -222,7 +226,8 @@ def new_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch
     start = float(hypers[state.init] if isinstance(state.init, str) else state.init)
     if state.shape == "element":
         return filled(p, start)
-    return torch.full(shape_of_state(state, p), start, dtype=p.dtype, device=p.device)
+    dtype = torch.float32 if state.shape in ("left", "right") and p.dtype in _HALF else p.dtype
+    return torch.full(shape_of_state(state, p, hypers), start, dtype=dtype, device=p.device)
 
 
 def filled(p: torch.Tensor, start: float) -> torch.Tensor:

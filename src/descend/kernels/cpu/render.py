@@ -163,10 +163,10 @@ class Renderer:
 
     def _run(self, element: str, count: str, row: str, column: str) -> list[str]:
         """The call of `body` for one run of elements, from these places of each domain."""
-        places = {"element": element, "rows": row, "columns": column}
+        places = {"rows": row, "columns": column}  # all others lie in memory as they are counted
         lines, given = [], []
         for operand in self.operands.values():
-            place = places[operand.domain]
+            place = places.get(operand.domain, element)
             at = f"ptr {operand.symbol}_base, i64 {place}"
             lines.append(f"  {operand.symbol} = getelementptr {STORAGE[operand.dtype]}, {at}")
             given.append(f"ptr {operand.symbol}, ")
