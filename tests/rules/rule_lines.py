@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from descend import rules
-from descend.formula import Rule, chain
+from descend.formula import DIALECTS, Rule, chain
 from descend.modifiers import coupled_decay, decoupled_decay
 
 Hypers = Mapping[str, float]
@@ -112,9 +112,27 @@ ELEMENT: tuple[Line, ...] = (
 RULES = CLASSICAL + ELEMENT
 """Every rule that takes one pass."""
 
+_AT = {"yogi (optax)": {"initial_accumulator_value": 0.0}}  # so that no gradient is no step
+
+
+def _forms() -> Iterator[Line]:
+    """Every formula that a dialect has and its rule has not, once; with an eps where the paper has none."""
+    for name in rules.built_in():
+        main = rules.get(name)
+        seen = {main.formulas[0].function}
+        for word in DIALECTS:
+            form = main.dialects.get(word, main)
+            if form.formulas[0].function not in seen:
+                seen.add(form.formulas[0].function)
+                eps = {"eps": 1e-8} if any(h.name == "eps" and h.default == 0 for h in form.hypers) else {}
+                yield _line(form, **eps, **_AT.get(form.name, {}))
+
+
+FORMS = tuple(_forms())
+ELEMENT_FORMS = tuple(line for line in FORMS if line.rule.kind == "element")
+
 REDUCTION: tuple[Line, ...] = (
     _line("adafactor", weight_decay=0.1),
-    _line("adafactor_paper"),
     _line("adafactor_stack", weight_decay=0.1),
     _line("adafactor_vector", weight_decay=0.1),
     _line("lamb"),
@@ -122,6 +140,7 @@ REDUCTION: tuple[Line, ...] = (
     _line("prodigy", d0=1e-3, weight_decay=0.1),
     _line("stable_adamw"),
 )
+REDUCTION_FORMS = tuple(line for line in FORMS if line.rule.kind == "reduction")
 """Rules that sum over tensors."""
 
 _NADAMW, _AMSGRADW = _by(_o.NAdam, decoupled_weight_decay=True), _by(_o.AdamW, amsgrad=True)
@@ -138,5 +157,5 @@ CHAINS: tuple[Line, ...] = (
 LINES = RULES + CHAINS
 MEASURED = CLASSICAL + CHAINS
 """What docs/accuracy.md measures."""
-BY_NAME = {line.name: line for line in LINES}
+BY_NAME = {line.name: line for line in LINES + FORMS}
 WITH_TORCH = tuple(line for line in LINES if line.torch is not None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rule_checks import DTYPES, check_agreement, operands, start, ulp
 from rule_contenders import Reference
-from rule_lines import LINES, REDUCTION, RULES, Line
+from rule_lines import ELEMENT_FORMS, LINES, REDUCTION, RULES, Line
 
 from descend import rules
 from descend.kernels import reference
@@ -24,6 +24,12 @@ def test_the_table_has_a_line_for_every_rule() -> None:
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 def test_a_step_agrees_with_torch_and_the_reference(line: Line, dtype: torch.dtype, backend: str) -> None:
     check_agreement(line, dtype, backend)
+
+
+@pytest.mark.parametrize("line", ELEMENT_FORMS, ids=lambda line: line.name)
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_a_step_of_every_dialect_agrees_with_the_reference(line: Line, backend: str) -> None:
+    check_agreement(line, torch.float32, backend)
 
 
 @by_name

@@ -22,15 +22,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FunctionType
-from typing import overload
+from typing import Any, cast, overload
 
 from ..errors import FormulaError, UsageError, nearest
-from .rule import GIVEN, Formula, Hyper, Rule
+from .rule import GIVEN, Formula, Hyper, Rule, State
 
 DIALECTS = {"torch": "torch", "keras": "Keras", "optax": "optax", "paper": "the paper"}
 """Whose form of a rule can be asked for, and what each is called."""
 
 Defaults = Mapping[str, float]
+Written = Callable[..., Any]
 
 
 @overload
@@ -38,10 +39,10 @@ def dialect(**forms: Defaults) -> Callable[[Rule], Rule]: ...
 
 
 @overload
-def dialect(of: Rule, **forms: Defaults) -> Callable[[FunctionType], Rule]: ...
+def dialect(of: Rule, /, **forms: Defaults) -> Callable[[Written], Rule]: ...
 
 
-def dialect(of: Rule | None = None, **forms: Defaults) -> Callable[[Rule], Rule] | Callable[[FunctionType], Rule]:
+def dialect(of: Rule | None = None, /, **forms: Defaults) -> Callable[[Any], Rule]:
     """Say whose form of a rule a formula is, and with which defaults.
 
     Raises FormulaError for a name that is none of DIALECTS, an argument that neither the formula nor the rule
@@ -49,7 +50,9 @@ def dialect(of: Rule | None = None, **forms: Defaults) -> Callable[[Rule], Rule]
     """
     for word in forms:
         if word not in DIALECTS:
-            raise FormulaError(f"unknown dialect {word!r}{nearest(word, DIALECTS)}; use {', '.join(DIALECTS)}")
+            raise FormulaError(
+                f"unknown dialect {word!r}{nearest(word, DIALECTS)}; use {', '.join(DIALECTS)}"
+            )
 
     def itself(rule: Rule) -> Rule:
         first, *others = forms
@@ -59,7 +62,7 @@ def dialect(of: Rule | None = None, **forms: Defaults) -> Callable[[Rule], Rule]
             rule.dialects[word] = _form(rule, word, rule.formulas[0], forms[word])
         return rule
 
-    def another(function: FunctionType) -> Rule:
+    def another(function: Written) -> Rule:
         assert of is not None
         formula = Formula.of(_declared(function, of))
         for word, defaults in forms.items():
@@ -80,7 +83,7 @@ def in_dialect(rule: Rule, word: str) -> Rule:
     """
     if word in rule.dialects:
         return rule.dialects[word]
-    has = ", ".join(rule.dialects)
+    has = ", ".join(one for one in DIALECTS if one in rule.dialects)
     if word in DIALECTS and has:
         raise UsageError(f"{rule.name} has no dialect {word!r}: it has {has}")
     if word in DIALECTS:
@@ -97,13 +100,16 @@ def _form(rule: Rule, word: str, formula: Formula, defaults: Defaults) -> Rule:
             raise FormulaError(f"{formula.name} has no hyper-parameter {given!r}{nearest(given, known)}")
     hypers = tuple(replace(h, default=defaults.get(h.name, h.default)) for h in formula.hypers)
     title = f"{rule.title} as in {DIALECTS[word]}"
+    own = inspect.getdoc(formula.function)
+    doc = f"{title}: {own}\n\n{rule.doc}" if own else f"{title}.\n\n{rule.doc}"
     form = replace(formula, name=rule.name, hypers=hypers)
-    return replace(rule, formulas=(form,), title=title, dialect=word)
+    return replace(rule, name=f"{rule.name} ({word})", formulas=(form,), title=title, doc=doc, dialect=word)
 
 
-def _declared(function: FunctionType, rule: Rule) -> FunctionType:
+def _declared(function: Written, rule: Rule) -> Written:
     """The function with the rule's own declarations of what it takes and does not declare."""
-    known = {part.name: part for part in (*rule.states, *rule.hypers)}
+    parts: list[State | Hyper] = [*rule.states, *rule.hypers]
+    known = {part.name: part for part in parts}
     defaults = []
     for word, argument in inspect.signature(function).parameters.items():
         if argument.default is not argument.empty:
@@ -115,5 +121,5 @@ def _declared(function: FunctionType, rule: Rule) -> FunctionType:
                 f"{function.__name__}: {rule.name} has no {word!r}{nearest(word, known)}; "
                 "give it a default: a number, Hyper(…) or State(…)"
             )
-    function.__defaults__ = tuple(defaults)
+    cast(FunctionType, function).__defaults__ = tuple(defaults)
     return function

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
@@ -16,7 +16,8 @@ from ..formula import Rule
 from ..modifiers import ascent
 from .base import FormulaOptimizer, Params
 from .checks import Where
-from .parts import joined
+from .parts import DECAYS, joined
+from .rule_optimizer import RuleOptimizer, class_of
 
 
 class Adafactor(FormulaOptimizer):
@@ -86,8 +87,7 @@ class Adafactor(FormulaOptimizer):
     def _rule_of(self, group: Mapping[str, Any], p: Tensor) -> Rule:
         if p.is_complex():
             raise RuntimeError("Adafactor does not support complex parameters")
-        name = "adafactor_vector" if p.dim() < 2 else "adafactor" if p.dim() == 2 else "adafactor_stack"
-        return _typed(name, p.dtype, group["maximize"])
+        return _typed(_FOR_DIMENSIONS[min(p.dim(), 3)], p.dtype, group["maximize"])
 
     def _values(self, rule: Rule, exact: bool = False) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
         """As in the base; where eps1 is None, the epsilon of the type that the rule is for."""
@@ -114,6 +114,8 @@ class Adafactor(FormulaOptimizer):
         super()._check({**group, "eps": (0.0 if eps1 is None else eps1, eps2)})
 
 
+_FOR_DIMENSIONS = ("adafactor_vector", "adafactor_vector", "adafactor", "adafactor_stack")
+
 _TYPES: dict[Rule, torch.dtype] = {}
 """The type of parameter that a rule was made for."""
 
@@ -125,3 +127,43 @@ def _typed(name: str, dtype: torch.dtype, maximize: bool) -> Rule:
     made = replace(joined(ascent, plain) if maximize else plain)
     _TYPES[made] = dtype
     return made
+
+
+class ByShape(RuleOptimizer):
+    """Base of the classes of Adafactor in a dialect, which choose the formula by a parameter's shape."""
+
+    def _rule_of(self, group: Mapping[str, Any], p: Tensor) -> Rule:
+        _, decay, dialect = self.made_from
+        name = _FOR_DIMENSIONS[min(p.dim(), 3)]
+        rule = rules.get(_optax_s(p.shape) if dialect == "optax" else name, dialect)
+        parts = [*([ascent] if group["maximize"] else []), *([DECAYS[decay]] if decay else [])]
+        return joined(*parts, rule)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _blank, self.made_from[1:], self.__getstate__()
+
+
+def _blank(decay: str | None, dialect: str) -> RuleOptimizer:
+    kind = by_shape(dialect, decay)
+    return kind.__new__(kind)
+
+
+@cache
+def by_shape(dialect: str, decay: str | None = None) -> type[RuleOptimizer]:
+    """The class of Adafactor in a dialect other than torch's."""
+    made = class_of(rules.get("adafactor", dialect), decay, ByShape)
+    made.made_from = (*made.made_from, dialect)
+    return made
+
+
+def _optax_s(shape: Sequence[int]) -> str:
+    """What optax does with a shape: it factors the two largest dimensions if both are 128 or more."""
+    order = sorted(range(len(shape)), key=lambda k: shape[k])
+    if len(shape) < 2 or shape[order[-2]] < 128:
+        return "adafactor_vector"
+    if {*order[-2:]} != {len(shape) - 2, len(shape) - 1}:
+        raise UsageError(
+            f"optax's Adafactor factors the two largest dimensions of a tensor of shape {tuple(shape)}, "
+            'and here only the last two can be: leave it out, or take dialect="keras"'
+        )
+    return _FOR_DIMENSIONS[min(len(shape), 3)]

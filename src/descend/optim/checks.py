@@ -166,4 +166,5 @@ def check_saved_state(
 @cache
 def _state_keys() -> frozenset[str]:
     """What the rules call their states: none of these is another tool's own."""
-    return frozenset(state.key for name in rules.built_in() for state in rules.get(name).states)
+    known = [form for rule in map(rules.get, rules.built_in()) for form in (rule, *rule.dialects.values())]
+    return frozenset(state.key for form in known for state in form.states)

@@ -12,7 +12,7 @@ import torch
 
 from .. import rules
 from ..errors import UsageError, nearest
-from ..formula import Rule, rule_of, stage
+from ..formula import Rule, in_dialect, rule_of, stage
 from ..formula.chaining import applying
 from ..modifiers import ascent
 from ..rules import kept, loading
@@ -85,7 +85,7 @@ _BY_TEXT: dict[str, Rule] = {}
 
 
 def _blank(made_from: Any, decay: str | None) -> RuleOptimizer:
-    kind = class_of(rules.get(made_from) if isinstance(made_from, str) else made_from, decay)
+    kind = class_of(rules.get(*made_from) if isinstance(made_from, tuple) else made_from, decay)
     return kind.__new__(kind)
 
 
@@ -94,7 +94,10 @@ def _blank_of_text(text: str, decay: str | None) -> RuleOptimizer:
 
 
 def optimizer(
-    rule: str | os.PathLike[str] | Rule | Callable[..., Any], *, decay: str | None = None
+    rule: str | os.PathLike[str] | Rule | Callable[..., Any],
+    *,
+    decay: str | None = None,
+    dialect: str | None = None,
 ) -> type[FormulaOptimizer]:
     """The optimizer class of a rule: a name of `descend rules`, a file, a Rule, or a bare formula.
 
@@ -106,42 +109,56 @@ def optimizer(
     (L2: p*weight_decay joins the gradient), "decoupled" (p shrinks by lr*weight_decay each step) or
     "independent" (p shrinks by weight_decay each step, whatever lr is).
 
+    `dialect` gives the rule as "torch", "keras" or "optax" compute it or as the "paper" has it, with their
+    defaults; its hyper-parameters have the formula's names. docs/dialects.md says how they differ.
+
     >>> import torch
     >>> def signs(p, g, lr=0.1):
     ...     p = p - lr * sign(g)
     ...     return p
     >>> w = torch.tensor([1.0], requires_grad=True)
     >>> opt = optimizer("momentum", decay="independent")([w], lr=0.01, weight_decay=1e-4)
+    >>> opt = optimizer("nadam", dialect="keras")([w], beta1=0.95)
 
-    Raises UsageError for an unknown name, FormulaError for a formula that cannot be read.
+    Raises UsageError for an unknown name or dialect, FormulaError for a formula that cannot be read.
     """
     if decay is not None and decay not in DECAYS:
         raise UsageError(f"unknown decay {decay!r}{nearest(decay, DECAYS)}; use one of {', '.join(DECAYS)}")
     if isinstance(rule, os.PathLike):
         rule = os.fspath(rule)
-    if isinstance(rule, str) and decay is None:
+    if isinstance(rule, str):
         from . import BY_SHAPE, CLASSES
+        from .adafactor import by_shape
 
-        if rule in CLASSES or rule in BY_SHAPE:
+        if decay is None and dialect in (None, "torch") and (rule in CLASSES or rule in BY_SHAPE):
             return CLASSES.get(rule) or BY_SHAPE[rule]
-    return class_of(rules.get(rule) if isinstance(rule, str) else rule, decay)
+        if rule == "sgd":
+            raise UsageError(
+                "'sgd' stands for three rules; with a decay or dialect, name one: "
+                "gradient_descent, momentum or nesterov"
+            )
+        if rule in BY_SHAPE and dialect not in (None, "torch"):
+            return by_shape(dialect, decay)
+        return class_of(rules.get(rule, dialect), decay)
+    return class_of(rule if dialect is None else in_dialect(rule_of(rule), dialect), decay)
 
 
 @cache
-def class_of(given: Rule | Callable[..., Any], decay: str | None = None) -> type[RuleOptimizer]:
+def class_of(
+    given: Rule | Callable[..., Any], decay: str | None = None, base: type[RuleOptimizer] | None = None
+) -> type[RuleOptimizer]:
     """The class that takes a rule's hyper-parameters by their names; one and the same for one rule."""
     found = rule_of(given)
     if decay is not None:
         found = joined(DECAYS[decay], found)
     stage(found)
-    name = found.name if isinstance(given, Rule) and _registered(given) else None
     space = {
         "the_rule": found,
-        "made_from": (name or given, decay),
+        "made_from": (_name_of(given) or given, decay),
         "__doc__": _page(found),
         "__module__": __name__,
     }
-    made = type(found.name, (RuleOptimizer,), space)
+    made = type(found.name, (base or RuleOptimizer,), space)
     plain = inspect.Parameter
     made.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -172,5 +189,11 @@ def _page(rule: Rule) -> str:
     return "\n".join(lines)
 
 
-def _registered(rule: Rule) -> bool:
-    return rule.name in rules.built_in() and rules.get(rule.name) is rule
+def _name_of(given: Rule | Callable[..., Any]) -> tuple[str, str | None] | None:
+    """The name of a built-in rule and its dialect, or None for another rule."""
+    if not isinstance(given, Rule):
+        return None
+    name = given.name.removesuffix(f" ({given.dialect})")
+    dialect = given.dialect if name != given.name else None
+    known = name in rules.built_in() and (dialect is None or dialect in rules.get(name).dialects)
+    return (name, dialect) if known and rules.get(name, dialect) is given else None

@@ -7,14 +7,16 @@ the size of the gradient.
 Paper: Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", arXiv:1212.5701, Algorithm 1.
 Deviations: the paper has no lr (it is 1 here) and keeps rho = 0.95.
 torch: `Adadelta`, the same; default rho 0.9, eps 1e-6.
-optax: `adadelta`, the same formula; default rho 0.9, eps 1e-6.
+optax: `adadelta`, the same formula; default rho 0.9, eps 1e-6. Without a learning_rate it leaves out the
+sign too, and climbs (0.2.8).
 Keras: `Adadelta`, the same formula; default lr 0.001, rho 0.95, eps 1e-7.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
+@dialect(torch={}, keras={"lr": 1e-3, "rho": 0.95, "eps": 1e-7}, optax={}, paper={"rho": 0.95})
 @rule(title="Adadelta", source="Zeiler 2012, Algorithm 1, arXiv:1212.5701")
 def adadelta(
     p,

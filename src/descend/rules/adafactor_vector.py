@@ -11,10 +11,11 @@ optax: `adafactor`, for whatever is too small to factor, adds eps = 1e-30 to g**
 Keras: `Adafactor` adds epsilon_1 = 1e-30 to g**2.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, mean, minimum, sqrt
 
 
+@dialect(torch={})
 @rule(title="Adafactor of a vector", source="Shazeer and Stern 2018, Algorithm 5, arXiv:1804.04235")
 def adafactor_vector(
     p,
@@ -33,4 +34,47 @@ def adafactor_vector(
     v = (1 - rho) * v + rho * g**2
     x = g / sqrt(maximum(v, eps1**2))
     p = p - (alpha / maximum(1, sqrt(mean(x**2)) / d) * x + lr * weight_decay * p)
+    return p, v
+
+
+@dialect(adafactor_vector, keras={"lr": 1e-3}, paper={})
+def eps_added(
+    p,
+    g,
+    t,
+    v,
+    lr,
+    beta2_decay,
+    eps2,
+    d,
+    eps1=Hyper(1e-30, "(0, inf)", "added to every squared gradient"),
+):
+    """eps1 is added to the squared gradients, and there is no decay."""
+    rho = t**beta2_decay
+    alpha = maximum(eps2, sqrt(mean(p**2))) * minimum(lr, 1 / sqrt(t))
+    v = (1 - rho) * v + rho * (g**2 + eps1)
+    x = g / sqrt(v)
+    p = p - alpha / maximum(1, sqrt(mean(x**2)) / d) * x
+    return p, v
+
+
+@dialect(adafactor_vector, optax={})
+def constant_rate(
+    p,
+    g,
+    t,
+    v,
+    lr,
+    beta2_decay,
+    eps2,
+    d,
+    eps1=Hyper(1e-30, "(0, inf)", "added to every squared gradient"),
+    weight_decay=Hyper(0.0, "[0, inf)", "share of p removed each step, whatever lr is"),
+):
+    """eps1 is added to the squared gradients, the relative step does not fall, and decay goes without lr."""
+    rho = t**beta2_decay
+    alpha = maximum(eps2, sqrt(mean(p**2))) * lr
+    v = (1 - rho) * v + rho * (g**2 + eps1)
+    x = g / sqrt(v)
+    p = p - (alpha / maximum(1, sqrt(mean(x**2)) / d) * x + weight_decay * p)
     return p, v

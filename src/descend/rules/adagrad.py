@@ -13,10 +13,11 @@ optax: `adagrad` starts the sum at 0.1 and has eps 1e-7 inside the root.
 Keras: `Adagrad` starts the sum at 0.1, has eps 1e-7 inside the root and lr 1e-3.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
+@dialect(torch={}, paper={})
 @rule(title="Adagrad", source="Duchi, Hazan and Singer 2011, JMLR 12, Figure 1 (diagonal)")
 def adagrad(
     p,
@@ -31,4 +32,16 @@ def adagrad(
     rate = lr / (1 + (t - 1) * lr_decay)
     s = s + g**2
     p = p - rate * g / (sqrt(s) + eps)
+    return p, s
+
+
+@dialect(
+    adagrad,
+    keras={"lr": 1e-3, "initial_accumulator_value": 0.1, "eps": 1e-7},
+    optax={"initial_accumulator_value": 0.1, "eps": 1e-7},
+)
+def eps_inside(p, g, s, lr, initial_accumulator_value, eps):
+    """eps stands inside the root, and the sum starts at 0.1."""
+    s = s + g**2
+    p = p - lr * g / sqrt(s + eps)
     return p, s

@@ -12,10 +12,11 @@ Keras: `Adam` adds eps to the root of the uncorrected v (the "epsilon hat" of se
 default is 1e-7.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
+@dialect(torch={}, paper={})
 @rule(title="Adam", source="Kingma and Ba 2015, Algorithm 1, arXiv:1412.6980")
 def adam(
     p,
@@ -33,4 +34,27 @@ def adam(
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
     p = p - lr * m_hat / (sqrt(v_hat) + eps)
+    return p, m, v
+
+
+@dialect(adam, keras={"eps": 1e-7})
+def eps_hat(p, g, t, m, v, lr, beta1, beta2, eps):
+    """eps is added to the root of the uncorrected v: the order of section 2 of the paper, its epsilon hat."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    alpha = lr * sqrt(1 - beta2**t) / (1 - beta1**t)
+    p = p - alpha * m / (sqrt(v) + eps)
+    return p, m, v
+
+
+@dialect(adam, optax={})
+def two_eps(
+    p, g, t, m, v, lr, beta1, beta2, eps, eps_root=Hyper(0.0, "[0, inf)", "a second eps, inside the root")
+):
+    """There is a second eps inside the root, zero unless it is given."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - lr * m_hat / (sqrt(v_hat + eps_root) + eps)
     return p, m, v

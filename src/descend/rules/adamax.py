@@ -11,10 +11,11 @@ optax: `adamax`, the same as torch; lr has no default.
 Keras: `Adamax` takes max(beta2 * u, |g|) and divides by u + eps, eps 1e-7, lr 1e-3.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import abs, maximum, where
 
 
+@dialect(torch={}, optax={}, paper={"eps": 0.0})
 @rule(title="AdaMax", source="Kingma and Ba 2015, Algorithm 2, arXiv:1412.6980")
 def adamax(
     p,
@@ -31,4 +32,13 @@ def adamax(
     u_inf = maximum(beta2 * u_inf, abs(g) + eps)
     direction = where(u_inf == 0, 0, m / u_inf)
     p = p - lr / (1 - beta1**t) * direction
+    return p, m, u_inf
+
+
+@dialect(adamax, keras={"lr": 1e-3, "eps": 1e-7})
+def eps_apart(p, g, t, m, u_inf, lr, beta1, beta2, eps):
+    """eps is added where u_inf divides, and is no part of it."""
+    m = beta1 * m + (1 - beta1) * g
+    u_inf = maximum(beta2 * u_inf, abs(g))
+    p = p - lr / (1 - beta1**t) * m / (u_inf + eps)
     return p, m, u_inf

@@ -11,10 +11,11 @@ optax: `adamw`, the same up to rounding; default weight_decay 1e-4.
 Keras: `AdamW` decays by lr * weight_decay, default 4e-3; eps as in its `Adam`.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
+@dialect(torch={})
 @rule(title="AdamW", source="Loshchilov and Hutter 2019, Algorithm 2, arXiv:1711.05101")
 def adamw(
     p,
@@ -33,4 +34,60 @@ def adamw(
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
     p = p - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * p)
+    return p, m, v
+
+
+@dialect(adamw, keras={"eps": 1e-7, "weight_decay": 4e-3})
+def eps_hat(p, g, t, m, v, lr, beta1, beta2, eps, weight_decay):
+    """eps is added to the root of the uncorrected v."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    alpha = lr * sqrt(1 - beta2**t) / (1 - beta1**t)
+    p = p - (alpha * m / (sqrt(v) + eps) + lr * weight_decay * p)
+    return p, m, v
+
+
+@dialect(adamw, optax={"weight_decay": 1e-4})
+def two_eps(
+    p,
+    g,
+    t,
+    m,
+    v,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weight_decay,
+    eps_root=Hyper(0.0, "[0, inf)", "a second eps, inside the root"),
+):
+    """There is a second eps inside the root, zero unless it is given."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - lr * (m_hat / (sqrt(v_hat + eps_root) + eps) + weight_decay * p)
+    return p, m, v
+
+
+@dialect(adamw, paper={})
+def decay_by_the_schedule(
+    p,
+    g,
+    t,
+    m,
+    v,
+    lr,
+    beta1,
+    beta2,
+    eps,
+    weight_decay=Hyper(1e-5, "[0, inf)", "share of p removed each step, times eta"),
+    eta=Hyper(1.0, "[0, inf)", "the schedule's factor, of the step and of the decay"),
+):
+    """The decay is multiplied by the schedule's factor eta, not by lr, so that lr can be tuned apart."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - eta * (lr * m_hat / (sqrt(v_hat) + eps) + weight_decay * p)
     return p, m, v

@@ -9,15 +9,16 @@ arXiv:2208.06677, Algorithm 1.
 Deviations: beta is what is kept (the paper's 1 - beta), and the averages are bias-corrected: both as in the
 authors' code. No restarts, and no clipping by the global norm: put it before the rule in a chain.
 torch: has none.
-optax: `adan` looks ahead by 1 - beta2 = 0.08 of the change, where paper and authors have 0.92, and decays p
-by lr*weight_decay before the step.
+optax: `adan` looks ahead by 1 - beta2 = 0.08 of the change, where paper and authors have 0.92, has a second
+eps of 1e-8 inside the root, and decays p by lr*weight_decay.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt, where
 
 
+@dialect(paper={})
 @rule(title="Adan", source="Xie et al. 2022, Algorithm 1, arXiv:2208.06677")
 def adan(
     p,
@@ -41,5 +42,34 @@ def adan(
     ahead = m / (1 - beta1**t) + beta2 * n / (1 - beta2**t)
     u = ahead / (sqrt(v / (1 - beta3**t)) + eps)
     p = p - lr / (1 + lr * weight_decay) * (u + weight_decay * p)
+    before = g
+    return p, m, n, v, before
+
+
+@dialect(adan, optax={})
+def less_ahead(
+    p,
+    g,
+    t,
+    m,
+    n,
+    v,
+    before,
+    lr,
+    beta1,
+    beta2,
+    beta3,
+    eps,
+    weight_decay,
+    eps_root=Hyper(1e-8, "[0, inf)", "a second eps, inside the root"),
+):
+    """It looks ahead by 1 - beta2 of the change, and p decays by lr*weight_decay."""
+    y = where(t == 1, 0, g - before)
+    m = beta1 * m + (1 - beta1) * g
+    n = beta2 * n + (1 - beta2) * y
+    v = beta3 * v + (1 - beta3) * (g + (1 - beta2) * y) ** 2
+    ahead = m / (1 - beta1**t) + (1 - beta2) * n / (1 - beta2**t)
+    u = ahead / (sqrt(v / (1 - beta3**t) + eps_root) + eps)
+    p = p - lr * (u + weight_decay * p)
     before = g
     return p, m, n, v, before

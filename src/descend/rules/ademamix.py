@@ -13,10 +13,11 @@ optax: `contrib.ademamix`, the same, with schedules given as functions.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import exp, log, minimum, sqrt, where
 
 
+@dialect(paper={}, optax={})
 @rule(title="AdEMAMix", source="Pagliardini et al. 2024, Algorithm 1, arXiv:2409.03137")
 def ademamix(
     p,

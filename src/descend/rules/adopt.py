@@ -12,10 +12,11 @@ optax: `contrib.adopt`, the same.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, minimum, sqrt, where
 
 
+@dialect(paper={}, optax={})
 @rule(title="ADOPT", source="Taniguchi et al. 2024, Algorithm 2, arXiv:2411.02853")
 def adopt(
     p,

@@ -12,10 +12,11 @@ optax: has none.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, where
 
 
+@dialect(torch={})
 @rule(title="Averaged SGD", source="Polyak and Juditsky 1992; Xu 2011, arXiv:1107.2490")
 def asgd(
     p,

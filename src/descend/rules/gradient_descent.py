@@ -10,9 +10,10 @@ optax: `sgd`, the same; lr has no default.
 Keras: `SGD`, the same; its default lr is 0.01.
 """
 
-from descend.formula import Hyper, rule
+from descend.formula import Hyper, dialect, rule
 
 
+@dialect(torch={}, keras={"lr": 0.01}, optax={}, paper={})
 @rule(title="Gradient descent", source="Cauchy 1847")
 def gradient_descent(
     p,

@@ -8,13 +8,14 @@ arXiv:1904.00962, Algorithm 2, with phi the identity.
 Deviations: where p or its step is all zero the trust ratio is 1.
 torch: has none.
 optax: `lamb`, the same; its weight_decay is 0 by default.
-Keras: `Lamb`; its decay is p*(1 - lr*weight_decay), outside the trust ratio.
+Keras: `Lamb`; its decay is p*(1 - lr*weight_decay), outside the trust ratio; eps 1e-7.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import norm, sqrt, where
 
 
+@dialect(paper={}, optax={"weight_decay": 0.0})
 @rule(title="LAMB", source="You et al. 2019, Algorithm 2, arXiv:1904.00962")
 def lamb(
     p,
@@ -33,6 +34,18 @@ def lamb(
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
     r = m_hat / (sqrt(v_hat) + eps) + weight_decay * p
+    trust = where(norm(p) * norm(r) == 0, 1, norm(p) / norm(r))
+    p = p - lr * trust * r
+    return p, m, v
+
+
+@dialect(lamb, keras={"eps": 1e-7, "weight_decay": 0.0})
+def decay_outside(p, g, t, m, v, lr, beta1, beta2, eps, weight_decay):
+    """p decays by itself first; the trust ratio knows of the smaller p, and not of the decay."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    p = p - lr * weight_decay * p
+    r = m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)
     trust = where(norm(p) * norm(r) == 0, 1, norm(p) / norm(r))
     p = p - lr * trust * r
     return p, m, v

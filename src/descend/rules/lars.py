@@ -8,14 +8,15 @@ Paper: You, Gitman and Ginsburg 2017, "Large Batch Training of Convolutional Net
 Algorithm 1.
 Deviations: where p or g is all zero the trust ratio is 1; the paper's would never leave p = 0.
 torch: has none.
-optax: `lars` takes the norm of g + weight_decay*p in the ratio, and lr stands before the momentum too.
+optax: `lars` takes the norm of g + weight_decay*p in the ratio; default weight_decay 0, lr has none.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import norm, where
 
 
+@dialect(paper={})
 @rule(title="LARS", source="You, Gitman and Ginsburg 2017, Algorithm 1, arXiv:1708.03888")
 def lars(
     p,
@@ -29,5 +30,15 @@ def lars(
     ratio = eta * norm(p) / (norm(g) + weight_decay * norm(p))
     trust = where(norm(p) * norm(g) == 0, 1, ratio)
     b = momentum * b + lr * trust * (g + weight_decay * p)
+    p = p - b
+    return p, b
+
+
+@dialect(lars, optax={"weight_decay": 0.0})
+def norm_of_the_sum(p, g, b, lr, momentum, eta, weight_decay):
+    """The ratio has the norm of g + weight_decay*p, not the sum of the two norms."""
+    d = g + weight_decay * p
+    trust = where(norm(p) * norm(d) == 0, 1, eta * norm(p) / norm(d))
+    b = momentum * b + lr * trust * d
     p = p - b
     return p, b

@@ -8,13 +8,14 @@ Paper: Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", arXiv:
 Deviations: none.
 torch: has none.
 optax: `lion` has weight_decay 1e-3 for its default; otherwise the same.
-Keras: `Lion`, the same; its decay is coupled to lr too.
+Keras: `Lion`, the same; its decay is multiplied by lr too; default lr 1e-3.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sign
 
 
+@dialect(paper={}, keras={"lr": 1e-3}, optax={"weight_decay": 1e-3})
 @rule(title="Lion", source="Chen et al. 2023, Algorithm 2, arXiv:2302.06675")
 def lion(
     p,

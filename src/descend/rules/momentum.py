@@ -18,10 +18,11 @@ Keras: `SGD(momentum=...)` keeps lr inside the sum: b = momentum * b - lr * g, p
 changes.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import where
 
 
+@dialect(torch={}, optax={})
 @rule(title="Momentum", source="Polyak 1964; Sutskever et al. 2013, eq. 1-2")
 def momentum(
     p,
@@ -34,4 +35,18 @@ def momentum(
 ):
     b = where(t == 1, g, momentum * b + (1 - dampening) * g)
     p = p - lr * b
+    return p, b
+
+
+@dialect(momentum, keras={"lr": 0.01}, paper={})
+def lr_inside(
+    p,
+    g,
+    lr,
+    momentum,
+    b=State("momentum_buffer", doc="running sum of the gradients, each times its lr"),
+):
+    """lr stands inside the sum, so that a change of lr acts on new gradients only."""
+    b = momentum * b + lr * g
+    p = p - b
     return p, b

@@ -9,13 +9,14 @@ Deviations: m is averaged with beta1, not with mu, and v is corrected without th
 beta2; both as in torch.
 torch: `NAdam`, the same; it rounds mu_product to float32.
 optax: `nadam` has a constant mu = beta1.
-Keras: `Nadam` has 0.96**t, without the 0.004; eps 1e-7, lr 1e-3.
+Keras: `Nadam` has 0.96**t, a momentum_decay of 1; eps 1e-7, lr 1e-3.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
+@dialect(torch={}, keras={"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0})
 @rule(title="NAdam", source="Dozat 2016, Algorithm 2")
 def nadam(
     p,
@@ -37,5 +38,32 @@ def nadam(
     v = beta2 * v + (1 - beta2) * g**2
     m_hat = mu_next * m / (1 - mu_product * mu_next) + (1 - mu) * g / (1 - mu_product)
     v_hat = v / (1 - beta2**t)
+    p = p - lr * m_hat / (sqrt(v_hat) + eps)
+    return p, m, v, mu_product
+
+
+@dialect(nadam, optax={})
+def constant_mu(
+    p, g, t, m, v, lr, beta1, beta2, eps, eps_root=Hyper(0.0, "[0, inf)", "a second eps, inside the root")
+):
+    """mu is beta1 from the first step on."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = beta1 * m / (1 - beta1 ** (t + 1)) + (1 - beta1) * g / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    p = p - lr * m_hat / (sqrt(v_hat + eps_root) + eps)
+    return p, m, v
+
+
+@dialect(nadam, paper={})
+def averaged_by_mu(p, g, t, mu_product, m, v, lr, beta1, beta2, eps, momentum_decay):
+    """m is averaged with mu, and v_hat has a factor beta2 more."""
+    mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+    mu_product = mu_product * mu
+    m = mu * m + (1 - mu) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = mu_next * m / (1 - mu_product * mu_next) + (1 - mu) * g / (1 - mu_product)
+    v_hat = beta2 * v / (1 - beta2**t)
     p = p - lr * m_hat / (sqrt(v_hat) + eps)
     return p, m, v, mu_product

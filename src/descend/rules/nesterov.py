@@ -14,9 +14,10 @@ optax: `sgd(momentum=..., nesterov=True)`, the same.
 Keras: `SGD(momentum=..., nesterov=True)` keeps lr inside the sum; it differs once lr changes.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 
 
+@dialect(torch={}, optax={})
 @rule(title="Nesterov momentum", source="Nesterov 1983; Sutskever et al. 2013, eq. 3-4")
 def nesterov(
     p,
@@ -27,4 +28,18 @@ def nesterov(
 ):
     b = momentum * b + g
     p = p - lr * (g + momentum * b)
+    return p, b
+
+
+@dialect(nesterov, keras={"lr": 0.01}, paper={})
+def lr_inside(
+    p,
+    g,
+    lr,
+    momentum,
+    b=State("momentum_buffer", doc="running sum of the gradients, each times its lr"),
+):
+    """lr stands inside the sum, so that a change of lr acts on new gradients only."""
+    b = momentum * b + lr * g
+    p = p - (lr * g + momentum * b)
     return p, b

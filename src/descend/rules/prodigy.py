@@ -14,10 +14,11 @@ optax: `contrib.prodigy` adds bias correction, which the authors leave off by de
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import abs, global_sum, maximum, sqrt, where
 
 
+@dialect(paper={})
 @rule(title="Prodigy", source="Mishchenko and Defazio 2023, Algorithm 4, arXiv:2306.06101")
 def prodigy(
     p,
@@ -44,5 +45,20 @@ def prodigy(
     size = global_sum(abs(s))
     new = where(size == 0, d, maximum(d, d_coef * r / size))
     p = p - lr * d * (m / (sqrt(v) + new * eps) + weight_decay * p)
+    d = new
+    return p, d, r, m, v, s, p0
+
+
+@dialect(prodigy, optax={})
+def corrected(p, g, t, d, r, m, v, s, p0, lr, beta1, beta2, eps, weight_decay, d0, d_coef):
+    """The rate has Adam's bias correction, in the step and in the weights of r and s."""
+    rate = lr * d * sqrt(1 - beta2**t) / (1 - beta1**t)
+    r = sqrt(beta2) * r + rate * d / d0 * global_sum(g * (p0 - p))
+    s = sqrt(beta2) * s + rate * d / d0 * g
+    m = beta1 * m + d * (1 - beta1) * g
+    v = beta2 * v + d * d * (1 - beta2) * g**2
+    size = global_sum(abs(s))
+    new = where(size == 0, d, maximum(d, d_coef * r / size))
+    p = p - rate * (m / (sqrt(v) + new * eps) + weight_decay * p)
     d = new
     return p, d, r, m, v, s, p0

@@ -13,10 +13,11 @@ optax: `rmsprop(centered=True)` has eps inside the root unless told otherwise.
 Keras: `RMSprop(centered=True)` has eps 1e-7 inside the root.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, sqrt
 
 
+@dialect(torch={})
 @rule(title="Centred RMSProp", source="Graves 2013, eq. 38-41, arXiv:1308.0850")
 def rmsprop_centered(
     p,
@@ -31,4 +32,28 @@ def rmsprop_centered(
     m = alpha * m + (1 - alpha) * g
     variance = maximum(v - m**2, 0)
     p = p - lr * g / (sqrt(variance) + eps)
+    return p, v, m
+
+
+@dialect(
+    rmsprop_centered,
+    keras={"lr": 1e-3, "alpha": 0.9, "eps": 1e-7},
+    optax={"alpha": 0.9},
+    paper={"lr": 1e-4, "alpha": 0.95, "eps": 1e-4},
+)
+def eps_inside(
+    p,
+    g,
+    m,
+    lr,
+    alpha,
+    eps,
+    v=State("square_avg", init="initial_scale", doc="average of the squared gradients"),
+    initial_scale=Hyper(0.0, "[0, inf)", "what the average of the squares starts at; in optax"),
+):
+    """eps stands inside the root."""
+    v = alpha * v + (1 - alpha) * g**2
+    m = alpha * m + (1 - alpha) * g
+    variance = maximum(v - m**2, 0)
+    p = p - lr * g / sqrt(variance + eps)
     return p, v, m

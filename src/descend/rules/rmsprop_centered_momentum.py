@@ -12,10 +12,11 @@ otherwise.
 Keras: `RMSprop(centered=True, momentum=...)` keeps lr inside the sum and eps 1e-7 inside the root.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, sqrt
 
 
+@dialect(torch={})
 @rule(title="Centred RMSProp with momentum", source="Graves 2013, eq. 38-45, arXiv:1308.0850")
 def rmsprop_centered_momentum(
     p,
@@ -33,4 +34,31 @@ def rmsprop_centered_momentum(
     variance = maximum(v - m**2, 0)
     b = momentum * b + g / (sqrt(variance) + eps)
     p = p - lr * b
+    return p, v, b, m
+
+
+@dialect(
+    rmsprop_centered_momentum,
+    keras={"lr": 1e-3, "alpha": 0.9, "eps": 1e-7},
+    optax={"alpha": 0.9},
+    paper={"lr": 1e-4, "alpha": 0.95, "eps": 1e-4},
+)
+def lr_inside(
+    p,
+    g,
+    m,
+    lr,
+    alpha,
+    eps,
+    momentum,
+    v=State("square_avg", init="initial_scale", doc="average of the squared gradients"),
+    b=State("momentum_buffer", doc="running sum of the steps"),
+    initial_scale=Hyper(0.0, "[0, inf)", "what the average of the squares starts at; in optax"),
+):
+    """eps stands inside the root, and lr inside the sum."""
+    v = alpha * v + (1 - alpha) * g**2
+    m = alpha * m + (1 - alpha) * g
+    variance = maximum(v - m**2, 0)
+    b = momentum * b + lr * g / sqrt(variance + eps)
+    p = p - b
     return p, v, b, m

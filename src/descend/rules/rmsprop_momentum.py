@@ -2,18 +2,20 @@
 
 Each gradient is divided by the root of an average of its recent squares, then summed as in `momentum`.
 
-Paper: Tieleman and Hinton 2012, lecture 6.5, slides 29 and 30; the sum as in Graves 2013, eq. 42.
-Deviations: lr stands outside the sum, as in torch; in Graves it is inside.
+Paper: Tieleman and Hinton 2012, lecture 6.5, slide 29; the sum as in Graves 2013, arXiv:1308.0850, eq. 40.
+Deviations: lr stands outside the sum, as in torch; in Graves it is inside. No paper has just this: the slides
+only name the combination, and Graves has the centred one.
 torch: `RMSprop(momentum=...)`, the same.
 optax: `rmsprop(momentum=...)` keeps lr inside the sum, and eps inside the root unless told otherwise.
 Keras: `RMSprop(momentum=...)` keeps lr inside the sum and eps 1e-7 inside the root.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import sqrt
 
 
-@rule(title="RMSProp with momentum", source="Tieleman and Hinton 2012, lecture 6.5; Graves 2013, eq. 42")
+@dialect(torch={})
+@rule(title="RMSProp with momentum", source="Tieleman and Hinton 2012, lecture 6.5; Graves 2013, eq. 40")
 def rmsprop_momentum(
     p,
     g,
@@ -27,4 +29,23 @@ def rmsprop_momentum(
     v = alpha * v + (1 - alpha) * g**2
     b = momentum * b + g / (sqrt(v) + eps)
     p = p - lr * b
+    return p, v, b
+
+
+@dialect(rmsprop_momentum, keras={"lr": 1e-3, "alpha": 0.9, "eps": 1e-7}, optax={"alpha": 0.9})
+def lr_inside(
+    p,
+    g,
+    lr,
+    alpha,
+    eps,
+    momentum,
+    v=State("square_avg", init="initial_scale", doc="average of the squared gradients"),
+    b=State("momentum_buffer", doc="running sum of the steps"),
+    initial_scale=Hyper(0.0, "[0, inf)", "what the average starts at; in optax"),
+):
+    """eps stands inside the root, and lr inside the sum."""
+    v = alpha * v + (1 - alpha) * g**2
+    b = momentum * b + lr * g / sqrt(v + eps)
+    p = p - b
     return p, v, b

@@ -6,16 +6,19 @@ made for full batches: noise in the sign spoils it.
 Paper: Riedmiller and Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
 algorithm"; without going back after a turn: iRprop- of Igel and Hüsken 2000, "Improving the Rprop Learning
 Algorithm".
-Deviations: none from iRprop-: after a turn of sign the element rests for one step.
+Deviations: none from iRprop-: after a turn of sign the element rests for one step. In the paper of 1993 it
+goes back there, by the move before; lr 0.1.
 torch: `Rprop`, the same, but a NaN gradient leaves p as it is; here p becomes NaN.
-optax: `rprop` (0.2.8) makes every move one step late; lr has no default.
+optax: `rprop` (0.2.8) makes every move one step late, and does not hold the size of an element at rest in its
+bounds; lr has no default.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, minimum, sign, where
 
 
+@dialect(torch={})
 @rule(title="Rprop", source="Riedmiller and Braun 1993; Igel and Hüsken 2000, iRprop-")
 def rprop(
     p,
@@ -35,3 +38,47 @@ def rprop(
     p = p - sign(g) * size
     prev = g
     return p, prev, size
+
+
+@dialect(rprop, optax={})
+def a_step_late(
+    p,
+    g,
+    size,
+    lr,
+    etaminus,
+    etaplus,
+    step_size_min,
+    step_size_max,
+    prev=State("prev", doc="the move that is made at the next step; zero after a turn"),
+):
+    """Every move is made a step late, and a size is held in its bounds only where the sign stays or turns."""
+    turn = g * prev
+    fitted = minimum(maximum(size * where(turn > 0, etaplus, etaminus), step_size_min), step_size_max)
+    size = where(turn == 0, size, fitted)
+    p = p - where(turn < 0, 0, prev)
+    prev = where(turn < 0, 0, size * sign(g))
+    return p, prev, size
+
+
+@dialect(rprop, paper={"lr": 0.1})
+def going_back(
+    p,
+    g,
+    prev,
+    size,
+    lr,
+    etaminus,
+    etaplus,
+    step_size_min,
+    step_size_max,
+    move=State("prev_move", doc="the move of the step before"),
+):
+    """Where the sign turns, the move before is taken back."""
+    turn = g * prev
+    factor = where(turn > 0, etaplus, where(turn < 0, etaminus, 1))
+    size = minimum(maximum(size * factor, step_size_min), step_size_max)
+    move = where(turn < 0, -move, sign(g) * size)
+    p = p - move
+    prev = where(turn < 0, 0, g)
+    return p, prev, size, move

@@ -17,14 +17,16 @@ Paper: Liu et al. 2023, "Sophia: A Scalable Stochastic Second-order Optimizer fo
 Pre-training", arXiv:2305.14342, Algorithm 3.
 Deviations: the average of h, line 8, is taken outside, as shown; the decay is taken of p as it was before.
 torch: has none.
-optax: `contrib.sophia` computes Hutchinson's estimate itself; the step is the same.
+optax: `contrib.sophia` corrects the bias of m, and computes Hutchinson's estimate itself; default
+beta1 0.965, eps 1e-8, weight_decay 1e-4.
 Keras: has none.
 """
 
-from descend.formula import Hyper, State, rule
+from descend.formula import Hyper, State, dialect, rule
 from descend.formula.vocabulary import maximum, minimum
 
 
+@dialect(paper={})
 @rule(title="Sophia", source="Liu et al. 2023, Algorithm 3, arXiv:2305.14342")
 def sophia(
     p,
@@ -39,5 +41,15 @@ def sophia(
 ):
     m = beta1 * m + (1 - beta1) * g
     u = minimum(maximum(m / maximum(gamma * h, eps), -1), 1)
+    p = p - lr * (u + weight_decay * p)
+    return p, m, h
+
+
+@dialect(sophia, optax={"beta1": 0.965, "eps": 1e-8, "weight_decay": 1e-4})
+def corrected(p, g, t, m, h, lr, beta1, gamma, eps, weight_decay):
+    """m is bias-corrected."""
+    m = beta1 * m + (1 - beta1) * g
+    m_hat = m / (1 - beta1**t)
+    u = minimum(maximum(m_hat / maximum(gamma * h, eps), -1), 1)
     p = p - lr * (u + weight_decay * p)
     return p, m, h

@@ -4,7 +4,7 @@ Adam's v lags behind: when gradients grow suddenly, steps are far too long and l
 square of g / sqrt(v) says by how much, and lr is divided by it where it is above 1 (Adafactor's clipping).
 
 Paper: Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models",
-arXiv:2304.13013, Algorithm 2.
+arXiv:2304.13013.
 Deviations: none. The averages m and v are kept bias-corrected, as there.
 torch: has none.
 optax: has none.
@@ -15,7 +15,7 @@ from descend.formula import Hyper, State, rule
 from descend.formula.vocabulary import maximum, mean, sqrt
 
 
-@rule(title="StableAdamW", source="Wortsman et al. 2023, Algorithm 2, arXiv:2304.13013")
+@rule(title="StableAdamW", source="Wortsman et al. 2023, arXiv:2304.13013")
 def stable_adamw(
     p,
     g,
