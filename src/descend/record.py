@@ -193,6 +193,7 @@ class RunDirectory:
         config: Mapping[str, Any],
         data: Mapping[str, Any] | None,
         begin: Callable[[Path], None],
+        files: Mapping[str, bytes] | None = None,
     ) -> RunDirectory:
         """Makes a new run directory: everything is written beside it and renamed into place at once.
 
@@ -201,6 +202,7 @@ class RunDirectory:
             config: the tables of `config.toml`.
             data: `data.json`, or None for none.
             begin: writes the first checkpoint into the `checkpoints` directory that it is given.
+            files: further files by name.
 
         Raises:
             StorageError: it cannot be made.
@@ -217,6 +219,8 @@ class RunDirectory:
                 write_synced(staging / "config.toml", tomli_w.dumps(without_none(config)).encode())
                 if data is not None:
                     write_synced(staging / "data.json", pretty(data))
+                for name, content in (files or {}).items():
+                    write_synced(staging / name, content)
                 write_synced(staging / HISTORY, b"")
                 (staging / "checkpoints").mkdir()
                 begin(staging / "checkpoints")

@@ -70,6 +70,7 @@ _READ_ONLY = (
     "batch.taken",
     "batch.reason",
     "choices",
+    "own_rule",
 )
 
 # What a file says of its rule, its model, its split is not for another rule, model or seed given over it.

@@ -59,7 +59,7 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--task", help="regression, binary or classification, where the data leave it open.")
 @click.option("--model", help="linear, logistic, softmax, mlp or cnn. [default: one that suits the data]")
 @click.option("--init", help="The initialiser of the weights, as in he_normal.")
-@click.option("--rule", help="The update rule: see descend rules. [default: adam]")
+@click.option("--rule", help="The update rule: see descend rules; or a file, my_rule.py. [default: adam]")
 @click.option("--lr", type=float, help="The learning rate. [default: the rule's]")
 @click.option("--clip-norm", type=float, help="Scale the gradient down to this norm where it is longer.")
 @click.option("--batch", metavar="SIZE", help="Samples a step: a number, full or auto. [default: 64]")

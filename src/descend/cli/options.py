@@ -18,7 +18,7 @@ Argument = tuple[str, "type | tuple[type, ...]", str]
 
 # argument -> (setting, type, what is wanted), of both descents
 ARGUMENTS: dict[str, Argument] = {
-    "rule": ("rule.name", str, "the name of a rule"),
+    "rule": ("rule.name", str, "the name of a rule, or a file such as my_rule.py"),
     "lr": ("rule.lr", (int, float), "a number"),
     "steps": ("stop.steps", int, "a whole number"),
     "minutes": ("stop.minutes", (int, float), "a number"),

@@ -89,7 +89,7 @@ def _chosen(config: dict[str, Any]) -> str:
     rule = config["rule"]
     rate = f" at rate {text.number(float(rule['lr']))}" if "lr" in rule else ""
     model = config["model"]["name"].removeprefix("own:")
-    words = f"{model}, {rule['name']}{rate}, batch {config['batch']['taken']}"
+    words = f"{model}, {text.short(rule['name'])}{rate}, batch {config['batch']['taken']}"
     return words + (" (what was chosen for you, and why, is in the report)" if config.get("choices") else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -56,6 +57,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def short(name: str) -> str:
+    """What a configuration calls a rule or model, without the folder of its file.
+
+    >>> short("own:mine"), short("/home/me/my_rule.py:mine"), short("adam")
+    ('mine', 'my_rule.py:mine', 'adam')
+    """
+    return re.sub(r".*[/\\](?=[^/\\]+\.py(:\w+)?\Z)", "", name.removeprefix("own:"))
 
 
 def clock(seconds: float) -> str:

@@ -109,7 +109,8 @@ def prepare(
         model: a name of `descend.models.names()`, a module, or None for the one that suits the data.
         data: anything that `descend.data.load` takes; `reading` are its options (`target`, `validation`,
             ...).
-        rule: a rule's name, a torch class by name (`"torch.optim.RMSprop"`), an optimizer, or what makes one.
+        rule: a rule's name, a file (`"my_rule.py"`), a Rule or a bare formula, a torch class by name
+            (`"torch.optim.RMSprop"`), an optimizer, or what makes one.
         lr, hypers: hyper-parameters; None takes the rule's defaults.
         batch: samples a step takes, "full", "auto", or None for 64.
         epochs, steps, minutes: limits; with none of them a number of epochs is chosen.
@@ -195,6 +196,7 @@ def prepare(
             "data": data_table(loaded, origin),
             "model": {"name": model_name, "init": init, **(model_options or {})},
             "rule": {"name": made.name, **made.hypers},
+            "own_rule": made.keeping and made.keeping.table,
             "batch": {
                 "size": 64 if batch is None else batch,
                 "taken": taken,
@@ -206,7 +208,7 @@ def prepare(
             "checkpoint": {"every": str(checkpoint_every or CHECKPOINT_EVERY)},
             "choices": [choice.table() for choice in choices],
         }
-        place = Place(Path(out), tables, described(loaded))
+        place = Place(Path(out), tables, described(loaded), made.files)
     small = sum(p.numel() for p in module.parameters()) <= 2
     notices = [*loaded.notices, *([reason] if reason.startswith("clipped") else [])]
     return Descent(

@@ -135,12 +135,13 @@ def prepare_minimum(
             "run": {"kind": "minimize", "seed": seed, "log_every": rows, **versions()},
             "problem": {"function": asked.name, "maximize": maximize, **asked.start},
             "rule": {"name": made.name, **made.hypers},
+            "own_rule": made.keeping and made.keeping.table,
             "schedule": schedules.text() or None,
             "stop": stop_table(stop),
             "checkpoint": {"every": str(saving), "clip_norm": clip_norm},
             "choices": [choice.table() for choice in choices],
         }
-        place = Place(Path(out), tables)
+        place = Place(Path(out), tables, files=made.files)
     small = sum(p.numel() for p in parameters) <= 2
     return Descent(
         objective,
@@ -177,7 +178,11 @@ def minimum(descent: Descent) -> Minimum:
 
 
 def prepare_again(
-    config: Mapping[str, Any], function: Any, rule: Rule | None, schedule: Given | None
+    config: Mapping[str, Any],
+    function: Any,
+    rule: Rule | None,
+    schedule: Given | None,
+    kept: Rule | None = None,
 ) -> Descent:
     """The descent of a recorded run of `minimize`, without its state."""
     asked, hypers = config["problem"], dict(config["rule"])
@@ -186,7 +191,7 @@ def prepare_again(
         if asked["function"].startswith("own:"):
             raise needs_again("function", asked["function"].removeprefix("own:"), "function")
         function = asked["function"]
-    if rule is None and name.startswith("own:"):
+    if rule is None and kept is None and name.startswith("own:"):
         raise needs_again("rule", name.removeprefix("own:"), "rule")
     texts = config.get("schedule")
     if schedule is None and str((texts or {}).get("lr", "")).startswith("torch:"):
@@ -197,7 +202,7 @@ def prepare_again(
     return prepare_minimum(
         function,
         start_again(asked),
-        rule=rule or name,
+        rule=rule or kept or name,
         lr=None if own else hypers.pop("lr", None),
         hypers={} if own else hypers,
         maximize=asked["maximize"],

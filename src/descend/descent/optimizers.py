@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,14 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, nearest
+from ..formula import Rule as Formulas
+from ..optim import optimizer
+from . import own_rule
+from .own_rule import Keeping
 
-Rule = str | torch.optim.Optimizer | Callable[..., torch.optim.Optimizer]
+Rule = str | os.PathLike[str] | Formulas | torch.optim.Optimizer | Callable[..., Any]
+"""A name, a file, a Rule or a bare formula; an optimizer, or what makes one from parameters."""
+
 # How to take a step, not which: left out of a configuration.
 _HOW = ("params", "maximize", "foreach", "capturable", "differentiable", "fused")
 
@@ -39,6 +46,13 @@ class Made:
     name: str
     hypers: dict[str, Any]
     choices: list[Choice] = field(default_factory=list)
+    keeping: Keeping | None = None
+    """What a run directory keeps of a rule of one's own."""
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What the run directory holds of the rule."""
+        return self.keeping.files if self.keeping else {}
 
     @property
     def lr(self) -> float:
@@ -63,28 +77,37 @@ def check_rate(lr: Any) -> float | None:
 def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
     """The class or function that makes the optimizer, and what to call it.
 
-    A name is one of `descend.rules.names()`, or a torch class as `torch.optim.RMSprop`.
+    A name is one of `descend.rules.names()`, a file as `my_rule.py` or `my_rule.py:name`, or a torch class as
+    `torch.optim.RMSprop`.
 
     Raises:
         UsageError: no such rule, or nothing that makes optimizers.
     """
+    if isinstance(rule, os.PathLike):
+        rule = os.fspath(rule)
     if isinstance(rule, str):
+        if rule.startswith("own:"):
+            raise UsageError(
+                f"the rule {rule.removeprefix('own:')} was given in Python; its run keeps it as rule.py: "
+                "name that file, as in --rule RUN/rule.py"
+            )
         if rule.startswith("torch.optim."):
             name = rule.removeprefix("torch.optim.")
             found = getattr(torch.optim, name, None)
             if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
                 raise UsageError(f"rule {rule!r}: torch.optim has no optimizer of this name")
             return found, rule
-        from ..optim import optimizer
-
-        return optimizer(rule), rule
+        return optimizer(rule), own_rule.whole_name(rule)
+    if own_rule.is_formula(rule):
+        made = optimizer(rule)
+        return made, f"own:{made.__name__}"
     if callable(rule) and not isinstance(rule, torch.optim.Optimizer):
         if isinstance(rule, type) and rule.__module__.startswith("torch.optim."):
             return rule, f"torch.optim.{rule.__name__}"
         return rule, f"own:{getattr(rule, '__name__', type(rule).__name__)}"
     raise UsageError(
-        f"rule {rule!r}: give a name of `descend rules`, a torch.optim.Optimizer, or a function that makes "
-        "one from parameters"
+        f"rule {rule!r}: give a name of `descend rules`, a file such as my_rule.py, a Rule or a formula of p "
+        "and g, a torch.optim.Optimizer, or a function that makes one from parameters"
     )
 
 
@@ -113,7 +136,7 @@ def make(rule: Rule, parameters: Sequence[Tensor], lr: float | None, hypers: Map
     if not isinstance(made, torch.optim.Optimizer):
         raise UsageError(f"rule {name} made a {type(made).__name__}, not a torch.optim.Optimizer")
     _check_own(made, parameters)
-    found = Made(made, name, _read(made, maker))
+    found = Made(made, name, _read(made, maker), keeping=own_rule.keeping(maker, name))
     if lr is None and not math.isnan(found.lr):
         found.choices.append(Choice("learning rate", found.lr, f"the default of {name}"))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a new run is written: the directory, and the content of its config.toml and data.json."""
+    """Where a new run is written: the directory, the content of its config.toml and data.json, more files."""
 
     path: Path
     config: Mapping[str, Any]
     data: Mapping[str, Any] | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Recorder:
@@ -57,7 +58,7 @@ class Recorder:
             checkpoint.save(directory, 0, capture())
 
         self.directory = record.RunDirectory.create(
-            self.place.path, self.place.config, self.place.data, first
+            self.place.path, self.place.config, self.place.data, first, self.place.files
         )
         self._saved_step = 0
 

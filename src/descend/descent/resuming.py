@@ -12,6 +12,7 @@ from torch import nn
 from .. import data as loading
 from .. import models, record
 from ..errors import DataError, StorageError
+from . import own_rule
 from .configuration import fit_arguments, needs_again
 from .events import Listener, Minimum, Result
 from .fitting import prepare, run
@@ -57,11 +58,13 @@ def resume(
     held = record.RunDirectory.reopen(directory)
     try:
         run_as_read = record.read(directory)
+        kept, notices = own_rule.again(run_as_read.path, run_as_read.config, rule)
         try:
             if run_as_read.config["run"]["kind"] == "minimize":
-                descent = prepare_again(run_as_read.config, function, rule, schedule)
+                descent = prepare_again(run_as_read.config, function, rule, schedule, kept)
             else:
-                descent = _fit_again(run_as_read, model, data, loss, metrics, rule, schedule)
+                descent = _fit_again(run_as_read, model, data, loss, metrics, rule, schedule, kept)
+            descent.notices += notices
         except KeyError as error:
             raise StorageError(f"{Path(directory) / 'config.toml'}: has no {error}: it is damaged") from error
         if run_as_read.result is not None and run_as_read.result["reason"] != "interrupted":
@@ -84,6 +87,7 @@ def _fit_again(
     metrics: Mapping[str, Metric] | None,
     rule: Rule | None,
     schedule: Given | None,
+    kept: Rule | None,
 ) -> Descent:
     config, described = read.config, read.data or {}
     arguments = fit_arguments(config)
@@ -107,13 +111,13 @@ def _fit_again(
             f"the data have changed since the run began (fingerprint {loaded.fingerprint[:12]}, the run's "
             f"{described['fingerprint'][:12]}): restore them, or start a new run"
         )
-    _replace(arguments, rule, schedule)
+    _replace(arguments, rule, schedule, kept)
     if config["run"].get("own_loss") and loss is None:
         raise needs_again("loss", config["run"]["own_loss"], "loss")
     return prepare(model or name, loaded, loss=loss, metrics=metrics, **arguments)
 
 
-def _replace(arguments: dict[str, Any], rule: Rule | None, schedule: Given | None) -> None:
+def _replace(arguments: dict[str, Any], rule: Rule | None, schedule: Given | None, kept: Rule | None) -> None:
     """Puts in what was given as an object, or says that it is missing."""
     text = (arguments["schedule"] or {}).get("lr", "")
     if schedule is not None:
@@ -124,6 +128,8 @@ def _replace(arguments: dict[str, Any], rule: Rule | None, schedule: Given | Non
         arguments["rule"] = rule
         if not isinstance(rule, str):
             arguments["lr"], arguments["hypers"] = None, {}
+    elif kept is not None:
+        arguments["rule"] = kept
     elif arguments["rule"].startswith("own:"):
         raise needs_again("rule", arguments["rule"].removeprefix("own:"), "rule")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -191,7 +192,7 @@ def rule(run: Run, *, settings: bool = True) -> str:
     name = run.setting("rule", "name")
     if not isinstance(name, str):
         return ""
-    known = _rule(name)
+    known = _rule(run, name)
     values = {key: value for key, value in run.setting("rule").items() if key != "name"}
     if known is None:
         said = (
@@ -208,7 +209,8 @@ def rule(run: Run, *, settings: bool = True) -> str:
         "step, from 1; ← gives a letter its next value.</p>"
         + (_hypers(known, values, run.setting("schedule") or {}) if settings else "")
         + "<details><summary>The lines as the program reads them</summary>"
-        f'<pre tabindex="0">{esc(text)}</pre></details>\n<p class="source">Source: {esc(known.source)}</p>'
+        f'<pre tabindex="0">{esc(text)}</pre></details>\n'
+        + (f'<p class="source">Source: {esc(known.source)}</p>' if known.source else "")
     )
 
 
@@ -237,17 +239,17 @@ def _table(heads: Sequence[str], rows: str, kind: str = "") -> str:
     )
 
 
-def _rule(name: str) -> Any:
-    from ..errors import UsageError
+def _rule(run: Run, name: str) -> Any:
+    """The rule that the run has kept, or the built-in one of that name; a file's code is never run for it."""
+    from .. import rules
+    from ..descent.own_rule import kept_rule
+    from ..errors import StorageError
 
     try:
-        from .. import rules
-    except ImportError:
+        kept = kept_rule(run.path, run.config)
+    except StorageError:
         return None
-    try:
-        return rules.get(name)
-    except UsageError:
-        return None
+    return kept or (rules.get(name) if name in rules.built_in() else None)
 
 
 def data(run: Run) -> str:
@@ -318,7 +320,9 @@ def onward(run: Run) -> str:
 def _resume(run: Run, quoted: str) -> str:
     """The command line, or a line of Python for a run with parts that no name stands for."""
     named = {"model": run.setting("model", "name"), "function": run.setting("problem", "function")}
-    again = [part for part, name in {**named, "rule": run.setting("rule", "name")}.items() if is_own(name)]
+    if run.setting("own_rule") is None:
+        named["rule"] = run.setting("rule", "name")
+    again = [part for part, name in named.items() if is_own(name)]
     if str(run.setting("schedule", "lr")).startswith("torch:"):
         again.append("schedule")
     if again and ".py:" not in str(run.setting("data", "source")):
@@ -334,10 +338,12 @@ def is_own(name: Any) -> bool:
 
 def shown(name: Any) -> str:
     """
-    >>> shown("own:Net"), shown("mlp"), shown(None)
-    ('Net', 'mlp', '')
+    >>> shown("own:Net"), shown("mlp"), shown("/home/me/my_rule.py:mine"), shown(None)
+    ('Net', 'mlp', 'my_rule.py:mine', '')
     """
-    return "" if name is None else str(name).removeprefix("own:")
+    if name is None:
+        return ""
+    return re.sub(r".*[/\\](?=[^/\\]+\.py(:\w+)?\Z)", "", str(name).removeprefix("own:"))
 
 
 def numbers(run: Run, most: int = 12) -> str:
