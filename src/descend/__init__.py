@@ -33,8 +33,9 @@ from .optim import (
 
 if TYPE_CHECKING:
     from .descent import fit, minimize
-    from .formula import chain
+    from .formula import chain, except_for, only, renamed
     from .functional import Stepper
+    from .grouping import groups
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,10 @@ _LAZY = {
     "wrappers": "wrappers",
     "modifiers": "modifiers",
     "chain": "formula",
+    "only": "formula",
+    "except_for": "formula",
+    "renamed": "formula",
+    "groups": "grouping",
 }
 
 __all__ = [
@@ -84,10 +89,14 @@ __all__ = [
     "StorageError",
     "UsageError",
     "chain",
+    "except_for",
     "fit",
+    "groups",
     "lr_scheduler",
     "minimize",
+    "only",
     "optimizer",
+    "renamed",
     "swa_utils",
 ]
 

@@ -1,7 +1,7 @@
 """Small formulas for `chain`: before a rule they change its gradient or parameter, after it its update."""
 
-from .formula import Hyper, State, rule
-from .formula.vocabulary import global_norm, maximum, mean, minimum, norm, where
+from .formula import Hyper, State, except_for, rule
+from .formula.vocabulary import global_norm, maximum, mean, minimum, norm, normal, sqrt, where
 
 # before a rule
 
@@ -54,9 +54,26 @@ def agc(
 
 @rule(title="gradient centralisation", source="Yong et al. 2020, equation 1, arXiv:2004.01461")
 def centralise(g):
-    """The mean of each row of a matrix's gradient is taken away from it; matrices only."""
+    """The mean of each row of a matrix's gradient is taken away; vectors and numbers are left alone."""
     g = g - mean(g, "rows")
     return g
+
+
+centralise = except_for(centralise, ndim=(0, 1))
+
+
+@rule(title="gradient noise", source="Neelakantan et al. 2015, section 2, arXiv:1511.06807; optax.add_noise")
+def gradient_noise(
+    g,
+    t,
+    k=State("gradient_place", init="place", doc="which of the parameters this is", scalar=True),
+    eta=Hyper(0.3, "[0, inf)", "variance of the noise at the first step"),
+    gamma=Hyper(0.55, "[0, inf)", "power of t by which the variance falls"),
+    seed=Hyper(0.0, "(-inf, inf)", "decides the noise, together with step, parameter and element"),
+):
+    """Normal noise of variance eta / t**gamma joins the gradient; the paper has 1 + t, and t from 0."""
+    g = g + sqrt(eta / t**gamma) * normal(seed, t, k)
+    return g, k
 
 
 @rule(title="coupled weight decay", source="Hoerl and Kennard 1970, ridge regression")
@@ -93,6 +110,32 @@ def cautious(g, u):
     kept = where(u * g > 0, 1, where(u * g <= 0, 0, u * g))
     u = u * kept / maximum(mean(kept), 1e-3)
     return u
+
+
+@rule(title="rate of a layer", source="Howard and Ruder 2018, section 3.2, arXiv:1801.06146")
+def layer_rate(u, rate=Hyper(1.0, "[0, inf)", "factor of the update, each group's own")):
+    """The update times a factor that a group sets, beside an lr that all groups share."""
+    u = rate * u
+    return u
+
+
+@rule(title="Langevin noise", source="Welling and Teh 2011, equation 4, ICML")
+def langevin(
+    u,
+    t,
+    j=State("langevin_place", init="place", doc="which of the parameters this is", scalar=True),
+    lr=Hyper(1e-3, "[0, inf)", "learning rate"),
+    temperature=Hyper(
+        1.0, "[0, inf)", "how far from the minimum; 1 samples the posterior of a sum of losses"
+    ),
+    seed=Hyper(0.0, "(-inf, inf)", "decides the noise, together with step, parameter and element"),
+):
+    """Normal noise of variance 2*lr*temperature joins the update: around gradient descent, SGLD.
+
+    The seed is moved by a half, so that noise of the gradient under the same seed is another.
+    """
+    u = u + sqrt(2 * lr * temperature) * normal(seed + 0.5, t, j)
+    return u, j
 
 
 @rule(title="caution without its scale", source="Liang et al. 2024, arXiv:2411.16085, without the mean")

@@ -1,8 +1,8 @@
 """Random numbers that nobody draws: each is a pure function of (seed, step, parameter, element).
 
-The host mixes seed, step and parameter into a key, a whole number below 2**53; an element's number is a hash
-of its place in memory under that key. So there is no generator to keep: a run that is resumed, runs on another
-number of threads or on another back end sees the same numbers.
+The host mixes seed, step and parameter into a key, a whole number below 2**53; an element's number is a
+hash of its place in memory under that key. So there is no generator to keep: a run that is resumed, or that
+goes on with another number of threads or on another back end, sees the same numbers.
 
 The key is splitmix64 (Steele, Lea and Flood 2014) over the bits of the three numbers; the hash is triple32 of
 Wellons' hash-prospector (2018), with one half of the key before its first multiplication and the other before
@@ -11,10 +11,12 @@ its second. Both are published finalisers with almost no bias from any bit of th
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,10 @@ LAST = 14
 UNUSED = 9
 """Bits of the 32 that a number in (0, 1) leaves, so that it and its distance from 1 are exact in float32."""
 
+PAIR = (1, 2)
+"""The streams of the two numbers that a normal one is made of; those of `uniform` are stream 0."""
+TURN = 2 * math.pi
+
 _WHOLE = 2**64 - 1
 _here = threading.local()
 
@@ -40,13 +46,20 @@ def key(seed: float, t: float, k: float) -> float:
     >>> key(0.0, 1.0, 0.0) == key(0.0, 1.0, 0.0) != key(0.0, 1.0, 1.0)
     True
     """
-    mixed = 0
-    for number in (seed, t, k):
-        mixed = ((mixed ^ struct.unpack("<Q", struct.pack("<d", number + 0.0))[0]) + GOLDEN) & _WHOLE
-        for shift, factor in MIX:
-            mixed = ((mixed ^ mixed >> shift) * factor) & _WHOLE
-        mixed ^= mixed >> 31
-    return float(mixed >> 11)
+    return float(_mixed(_of_step(seed, t), k) >> 11)
+
+
+@lru_cache(maxsize=16)
+def _of_step(seed: float, t: float) -> int:
+    """What the keys of all parameters have in common."""
+    return _mixed(_mixed(0, seed), t)
+
+
+def _mixed(mixed: int, number: float) -> int:
+    mixed = ((mixed ^ int.from_bytes(struct.pack("<d", number + 0.0), "little")) + GOLDEN) & _WHOLE
+    for shift, factor in MIX:
+        mixed = ((mixed ^ mixed >> shift) * factor) & _WHOLE
+    return mixed ^ mixed >> 31
 
 
 def keys(seed: Any, t: Any, k: Any) -> Any:
@@ -64,10 +77,10 @@ def keys(seed: Any, t: Any, k: Any) -> Any:
     return (mixed >> np.uint64(11)).astype(np.float64)
 
 
-def fractions(key: float, stream: float, index: Any) -> Any:
+def fractions(key: float, stream: int, index: Any) -> Any:
     """A number in (0, 1) for every place in `index`, as float64: (2*j + 1) / 2**24 for a whole j."""
     low, high = int(key) & 0xFFFFFFFF, int(key) >> 32
-    apart = int(stream) * WEYL & 0xFFFFFFFF
+    apart = stream * WEYL & 0xFFFFFFFF
     places = np.asarray(index, np.uint64)
     x = (places ^ np.uint64(low ^ apart) ^ (places >> np.uint64(32)) * np.uint64(WEYL)) & np.uint64(
         0xFFFFFFFF
@@ -79,6 +92,12 @@ def fractions(key: float, stream: float, index: Any) -> Any:
         x = x * np.uint64(factor) & np.uint64(0xFFFFFFFF)
     x = x ^ x >> np.uint64(LAST)
     return ((x >> np.uint64(UNUSED)).astype(np.float64) + 0.5) * 2.0 ** (UNUSED - 32)
+
+
+def gaussian(key: float, index: Any) -> Any:
+    """A normally distributed number for every place in `index`, by Box and Muller 1958."""
+    first, second = (fractions(key, stream, index) for stream in PAIR)
+    return np.sqrt(-2 * np.log(first)) * np.cos(TURN * second)
 
 
 @contextmanager

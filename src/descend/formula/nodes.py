@@ -82,8 +82,8 @@ def node(op: str, *args: Node) -> Node:
 
 
 def is_random(n: Node) -> bool:
-    """Whether a node is a random number of every element: `random(key, stream)`."""
-    return n.op == "random"
+    """Whether a node is a random number of every element, under a key: "uniform" or "normal"."""
+    return n.op in ("uniform", "normal")
 
 
 def is_reduction(n: Node) -> bool:

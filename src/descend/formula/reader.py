@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -359,15 +358,10 @@ class Expressions:
             if self._differs(n) or any(is_reduction(part) for part in walk([n])):
                 self.source.refuse(
                     argument,
-                    f"{word}() is decided by numbers that are known before the step: a seed, t, and the "
+                    f"{word}() is decided by numbers known before the step: a seed, t, and the "
                     "parameter's number; every element has a random number of its own as it is",
                 )
-        key = node("key", *given)
-        if word == "uniform":
-            return node("random", key, const(0))
-        first, second = node("random", key, const(1)), node("random", key, const(2))
-        size = node("sqrt", node("mul", const(-2), node("log", first)))
-        return node("mul", size, node("cos", node("mul", const(2 * math.pi), second)))
+        return node(word, node("key", *given))
 
     def _differs(self, n: Node) -> bool:
         """Whether a value differs within a tensor."""

@@ -171,27 +171,21 @@ def every(k: Any, t: Any, new: Any, old: Any) -> Any:
     return new if (t - 1) % k == 0 else old
 
 
-def random(key: Any, stream: Any) -> Any:
-    """What `uniform` and `normal` are made of: a number in (0, 1) for every element, of a key and a stream."""
-    return chance.fractions(float(key), float(stream), chance.index())
-
-
 def uniform(seed: Any, t: Any, k: Any) -> Any:
     """A random number in (0, 1) for every element, decided by three numbers of the whole parameter.
 
-    They are the seed, the step, and which of the optimizer's parameters it is: State(init="place", scalar=True).
-    Two of the same numbers are the same; a second, independent one takes another seed.
+    They are the seed, the step, and which of the optimizer's parameters it is, State(init="place",
+    scalar=True). Two of the same numbers are the same; a second, independent one takes another seed.
     """
-    return random(chance.key(seed, t, k), 0)
+    return chance.fractions(chance.key(seed, t, k), 0, chance.index())
 
 
 def normal(seed: Any, t: Any, k: Any) -> Any:
     """A random number of mean 0 and variance 1, normally distributed, for every element; see `uniform`.
 
-    Box and Muller's of two uniform ones, so it lies within 5.8 of zero.
+    Made of two uniform ones as Box and Muller do, it lies within 5.8 of zero.
     """
-    own = chance.key(seed, t, k)
-    return sqrt(-2 * log(random(own, 1))) * cos(2 * np.pi * random(own, 2))
+    return chance.gaussian(chance.key(seed, t, k), chance.index())
 
 
 class Meeting:

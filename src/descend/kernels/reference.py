@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formula import Rule, vocabulary
-from ..formula.chance import elements, keys
+from ..formula import Rule, chance, vocabulary
 from ..formula.nodes import Node, walk
 from ..formula.vocabulary import Meeting
 
@@ -55,7 +54,7 @@ def step(
     values |= {k: np.asarray(v, np.float64) for k, v in states.items()}
     values |= {"p": np.asarray(p, np.float64), "g": np.asarray(g, np.float64), "t": np.float64(t)}
     values |= zip(("rows", "columns"), map(np.float64, _matrix(p)), strict=True)
-    with np.errstate(all="ignore"), elements(np.shape(p)):
+    with np.errstate(all="ignore"), chance.elements(np.shape(p)):
         if any(formula.takes_update for formula in rule):
             # p before minus p after would lose the digits that an update has below p's last
             new = evaluate(rule.outputs, values)
@@ -88,7 +87,9 @@ def evaluate(outputs: Mapping[str, Node], values: Mapping[str, Any]) -> dict[str
 
 
 _ARITHMETIC: dict[str, Any] = {
-    "key": keys,
+    "key": chance.keys,
+    "uniform": lambda key: chance.fractions(float(key), 0, chance.index()),
+    "normal": lambda key: chance.gaussian(float(key), chance.index()),
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..formula import Program, chance
-from ..formula.nodes import ARITHMETIC, COMPARISON, Node, scope, text
+from ..formula.nodes import ARITHMETIC, COMPARISON, Node, is_random, scope, text
 
 NAME = "torch"
 
@@ -88,9 +88,9 @@ def _expression(n: Node, names: dict[Node, str], like: str) -> str:
     parts = [text(a, names) for a in n.args]
     if n.op == "where":
         parts.append(like)
-    if n.op == "random":
+    if is_random(n):
         parts.append("_like")
-    if n.op in ("random", "fma", "where", "minimum", "maximum", "sign"):
+    if n.op in ("uniform", "normal", "fma", "where", "minimum", "maximum", "sign"):
         return f"{n.op}({', '.join(parts)})"
     if n.op in ARITHMETIC or n.op in COMPARISON or n.op == "neg":
         return text(n, names)
@@ -131,10 +131,10 @@ def _sign(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
-def _random(key: Any, stream: float, like: torch.Tensor) -> torch.Tensor:
+def _uniform(key: Any, like: torch.Tensor, stream: int = 0) -> torch.Tensor:
     """`chance.fractions` for every element of a tensor, by its place in memory, or in one without gaps."""
     key, low32 = int(key), 0xFFFFFFFF
-    apart = int(stream) * chance.WEYL & low32
+    apart = stream * chance.WEYL & low32
     order = torch.empty_like(like, device="meta").stride()
     places = torch.arange(like.numel(), device=like.device).as_strided(like.shape, order)
     x = (places ^ ((key & low32) ^ apart) ^ (places >> 32) * chance.WEYL) & low32
@@ -143,8 +143,13 @@ def _random(key: Any, stream: float, like: torch.Tensor) -> torch.Tensor:
         if number == 1:
             x = x + ((key >> 32) + apart)
         x = x * factor & low32  # what runs over the 64 bits is not among the lower 32
-    x = x ^ x >> chance.LAST
-    return ((x >> chance.UNUSED).to(like.dtype) + 0.5) * 2.0 ** (chance.UNUSED - 32)
+    found: torch.Tensor = (x ^ x >> chance.LAST) >> chance.UNUSED
+    return (found.to(like.dtype) + 0.5) * 2.0 ** (chance.UNUSED - 32)
+
+
+def _normal(key: Any, like: torch.Tensor) -> torch.Tensor:
+    first, second = (_uniform(key, like, stream) for stream in chance.PAIR)
+    return torch.sqrt(-2 * torch.log(first)) * torch.cos(chance.TURN * second)
 
 
 _OVER: dict[str, dict[str, Any]] = {
@@ -168,7 +173,8 @@ def _max(x: torch.Tensor, over: str) -> torch.Tensor:
 
 
 _WORDS = {
-    "random": _random,
+    "uniform": _uniform,
+    "normal": _normal,
     "minimum": _minimum,
     "maximum": _maximum,
     "sign": _sign,

@@ -6,9 +6,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-
-from ...formula import chance
 
 STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
@@ -162,37 +159,6 @@ class Lanes:
             return out.emit(f"select {self.truth} {above}, {v} {self.constant(1)}, {v} {kept}", note)
         name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
-
-    def random(self, out: Lines, key: str, stream: int, place: str, note: str = "") -> str:
-        """Random numbers in (0, 1) under a key (i64) for the elements from a place (i64); see formula/chance.py."""
-        ints, spread = f"<{self.width} x i32>", partial(self.splat, out, kind="i32")
-        apart = stream * chance.WEYL & 0xFFFFFFFF
-        low = spread(out.emit(f"xor i32 {out.emit(f'trunc i64 {key} to i32')}, {apart}"))
-        high = out.emit(f"trunc i64 {out.emit(f'lshr i64 {key}, 32')} to i32")
-        high = spread(out.emit(f"add i32 {high}, {apart}"))
-        first = spread(out.emit(f"trunc i64 {place} to i32"))
-        lanes = f"<{', '.join(f'i32 {k}' for k in range(self.width))}>"
-        x = out.emit(f"add {ints} {first}, {lanes}")
-        over = out.emit(f"icmp ult {ints} {x}, {first}")  # the next 2**32 elements begin among the lanes
-        range_ = spread(out.emit(f"trunc i64 {out.emit(f'lshr i64 {place}, 32')} to i32"))
-        range_ = out.emit(f"add {ints} {range_}, {out.emit(f'zext {self.truth} {over} to {ints}')}")
-        x = out.emit(f"xor {ints} {x}, {low}")
-        x = out.emit(f"xor {ints} {x}, {out.emit(f'mul {ints} {range_}, {self._integers(chance.WEYL)}')}")
-        for number, (shift, factor) in enumerate(chance.ROUNDS):
-            x = self._folded(out, x, shift)
-            if number == 1:
-                x = out.emit(f"add {ints} {x}, {high}")
-            x = out.emit(f"mul {ints} {x}, {self._integers(factor)}")
-        x = self._folded(out, x, chance.LAST)
-        x = out.emit(f"lshr {ints} {x}, {self._integers(chance.UNUSED)}")
-        x = out.emit(f"uitofp {ints} {x} to {self.vector}")
-        x = out.emit(f"fadd {self.vector} {x}, {self.constant(0.5)}")
-        return out.emit(f"fmul {self.vector} {x}, {self.constant(2.0 ** (chance.UNUSED - 32))}", note)
-
-    def _folded(self, out: Lines, x: str, shift: int) -> str:
-        """x ^ x >> shift."""
-        ints = f"<{self.width} x i32>"
-        return out.emit(f"xor {ints} {x}, {out.emit(f'lshr {ints} {x}, {self._integers(shift)}')}")
 
     def fetch(self, out: Lines, at: str, ahead: int) -> None:
         """Ask for the memory so many bytes behind an address; past the end of a tensor nothing happens."""

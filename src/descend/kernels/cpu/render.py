@@ -13,6 +13,7 @@ from functools import cached_property
 
 from ...formula.nodes import Node, is_random, name, scope, text
 from ...formula.stage import Pass, Program
+from . import chance
 from .emit import STORAGE, Lanes, Lines, compute_type
 
 _FIELDS = ("next", "count", "chunks", "addresses", "rows", "sums", "vectors", "widths", "scratch")
@@ -277,7 +278,11 @@ class Renderer:
             note = f"{self.program.labels[n]} = {text(n, labels)}"
             if is_random(n):
                 place = out.emit(f"add i64 %first, {index}")
-                values[n] = lanes.random(out, values[n.args[0]], int(n.args[1].number), place, note)
+                given = (out, lanes, values[n.args[0]])
+                if n.op == "normal":
+                    values[n] = chance.normal(*given, place, note)
+                else:
+                    values[n] = chance.uniform(*given, 0, place, note)
                 labels[n] = self.program.labels[n]
                 continue
             values[n] = lanes.operation(out, n.op, [self._value(a, values) for a in n.args], note)
