@@ -24,7 +24,7 @@ from descend.modifiers import (
     decoupled_decay,
     ema_weights,
 )
-from descend.optim import base
+from descend.optim import ways
 
 Change = Callable[[list[torch.Tensor]], Any]
 SHAPES = ((33, 70), (5, 3), (1, 16))
@@ -34,7 +34,7 @@ SHAPES = ((33, 70), (5, 3), (1, 16))
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each back end."""
     if request.param == "torch":
-        monkeypatch.setattr(base, "cpu_takes", lambda member, rule: False)
+        monkeypatch.setattr(ways, "cpu_takes", lambda member, rule: False)
     return str(request.param)
 
 

@@ -350,8 +350,8 @@ class Expressions:
         if len(at.args) != RANDOM[word] or at.keywords:
             self.source.refuse(
                 at,
-                f"write {word}(seed, t, k): a hyper-parameter, the step, and the parameter's number, which is "
-                'the state k=State("place", init="place", scalar=True)',
+                f"write {word}(seed, t, k): a hyper-parameter, the step, and the parameter's number, "
+                'which is the state k=State("place", init="place", scalar=True)',
             )
         given = [self._number(a) for a in at.args]
         for argument, n in zip(at.args, given, strict=True):
