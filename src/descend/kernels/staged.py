@@ -6,6 +6,7 @@ A sum over all tensors goes over all plans of an optimizer, so such plans take e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,17 +41,44 @@ class StagedPlan(Protocol):
 
 def launch_together(plans: Sequence[StagedPlan]) -> None:
     """One step of several plans, pass by pass."""
+    order = rounds(tuple(plan.program for plan in plans))
     for plan in plans:
         plan.begin()
-    for number in range(max((len(plan.program.passes) for plan in plans), default=0)):
-        current = [plan for plan in plans if number < len(plan.program.passes)]
-        sums = [plan.sweep(number) for plan in current]
-        counts = [plan.counts for plan in current]
-        joined = join([plan.program.passes[number] for plan in current], sums, counts)
-        for plan, values in zip(current, joined, strict=True):
-            plan.learn(values)
+    for together in order:
+        sums = [plans[i].sweep(number) for i, number in together]
+        counts = [plans[i].counts for i, _ in together]
+        joined = join([plans[i].program.passes[number] for i, number in together], sums, counts)
+        for (i, _), values in zip(together, joined, strict=True):
+            plans[i].learn(values)
     for plan in plans:
         plan.finish()
+
+
+@cache
+def rounds(programs: tuple[Program, ...]) -> list[list[tuple[int, int]]]:
+    """The passes of several programs in order, as (program, pass): those that run side by side.
+
+    A part that some parameters leave out may put the sum over all tensors into another pass; the programs
+    wait there for each other.
+    Raises UsageError where programs sum over all tensors in different ways.
+    """
+    meets = [
+        [k for k, one in enumerate(program.passes) if any(scope(n) == "global" for n in one.reductions)]
+        for program in programs
+    ]
+    if len({len(places) for places in meets if places}) > 1:
+        raise UsageError(
+            "parameters whose rules sum over all tensors in different passes cannot share an optimizer"
+        )
+    order: list[list[tuple[int, int]]] = []
+    at = [0] * len(programs)
+    while any(k < len(program.passes) for k, program in zip(at, programs, strict=True)):
+        free = [i for i, k in enumerate(at) if k < len(programs[i].passes) and k not in meets[i]]
+        going = free or [i for i, k in enumerate(at) if k in meets[i]]
+        order.append([(i, at[i]) for i in going])
+        for i in going:
+            at[i] += 1
+    return order
 
 
 def join(
