@@ -73,6 +73,7 @@ class Counters:
         self._counts_at = (self.counts.ctypes.data, self._seen_counts.ctypes.data, n)
         self._kept_at = (self.kept.ctypes.data, self._seen_kept.ctypes.data, 2 * self.kept.size)
         self._scalars = program.scalars
+        self._names = [s.name for s in scalars]
         self._early = [k for k, s in enumerate(scalars) if s.name in program.scalars.states]
         self._steps: list[float] = []
         self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
@@ -87,6 +88,7 @@ class Counters:
             key = (self._group_of[i], self.counts[i], *self.kept[:, i])
             keys.setdefault(key, []).append(int(i))
         self.cohorts = []
+        self.row_of.fill(0)  # of those that take no part, too, a row that there is
         for row, (key, places) in enumerate(keys.items()):
             index = slice(None) if len(places) == len(self.members) else np.array(places)
             self.row_of[index] = row
@@ -116,6 +118,16 @@ class Counters:
             self.counts[active] += 1
             self._seen_counts.fill(np.nan)
         return rows
+
+    def settle(self, states: Sequence[str], values: Any, active: Any) -> None:
+        """Set scalar states that depend on a sum to `values` [n, states]; the cohorts may go on as they are."""
+        same = active is None
+        for k, name in enumerate(states):
+            kept = self.kept[self._names.index(name)]
+            np.copyto(kept, values[:, k], where=True if active is None else active)
+            same = same and all((kept[index] == kept[first]).all() for _, index, first in self.cohorts)
+        if same:
+            self._seen_kept[:] = self.kept
 
 
 class CpuPlan:
@@ -173,12 +185,9 @@ class CpuPlan:
     def launch(self) -> None:
         """Take the step."""
         active = self.active()
-        if active is None:
-            self.fill_rows(None)
-            self.table.launch()
-        elif active.any():
+        if active is None or active.any():
             self.fill_rows(active)
-            self.table.launch_some(active)
+            self.table.launch(active)
         self.touched(active)
 
     def active(self) -> Any:
