@@ -1,9 +1,10 @@
 """Reads an update rule as its paper writes it, checks it, and stages it. Knows nothing of any back end."""
 
 from .chaining import chain, except_for, only, renamed
+from .declared import Hyper, Range, State
 from .dialects import DIALECTS, dialect, in_dialect
 from .expression import Expression, expression
-from .rule import Formula, Hyper, Range, Rule, State, rule, rule_of
+from .rule import Formula, Rule, rule, rule_of
 from .scalars import ScalarProgram
 from .stage import Pass, Program, stage
 

@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any
 
 from ..errors import UsageError, nearest
+from .declared import Hyper, State
 from .masks import Mask
 from .nodes import walk
-from .rule import GIVEN, Formula, Hyper, Rule, State, rule_of
+from .rule import GIVEN, Formula, Rule, rule_of
 
 Part = Rule | Callable[..., Any]
 """A modifier or a rule: one of `descend.modifiers` or `descend.rules`, or a bare formula."""

@@ -25,7 +25,8 @@ from types import FunctionType
 from typing import Any, cast, overload
 
 from ..errors import FormulaError, UsageError, nearest
-from .rule import GIVEN, Formula, Hyper, Rule, State
+from .declared import Hyper, State
+from .rule import GIVEN, Formula, Rule
 
 DIALECTS = {"torch": "torch", "keras": "Keras", "optax": "optax", "paper": "the paper"}
 """Whose form of a rule can be asked for, and what each is called."""

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from ..formula import Rule, stage
+from ..formula import Program, Rule, stage
+
+
+def cost(program: Program) -> str:
+    """What a step of a program costs where memory is the limit: its passes, and bytes an element moves.
+
+    >>> from descend import rules
+    >>> cost(stage(rules.get("adam")))
+    '1 pass over memory, 7 values read or written for an element: 28 bytes in float32'
+    """
+    count = sum(one.domain == "element" for one in program.passes)
+    moved = program.bytes_moved
+    passes = "1 pass" if count == 1 else f"{count} passes"
+    values = f"{moved} values read or written for an element: {4 * moved} bytes in float32"
+    return f"{passes} over memory, {values}"
 
 
 def show(rule: Rule, dtype: str = "float32") -> str:
@@ -13,14 +27,16 @@ def show(rule: Rule, dtype: str = "float32") -> str:
     from . import cpu, torch_ops
 
     program = stage(rule)
+    alone = len(rule.formulas) == 1
+    heading = (rule.title if alone else "") or rule.name
+    heading += f" ({rule.source})" if alone and rule.source else ""
     if program.folds:
         code = "none: sums of sums by row or column run on the torch back end"
     else:
-        code = "\n".join(cpu.Kernel(program, (dtype,) * len(program.operands)).sources)
+        code = cpu.Kernel(program, (dtype,) * len(program.operands)).source
     parts = {
-        f"formula: {rule.title or rule.name}"
-        + (f" ({rule.source})" if rule.source else ""): rule.formula_text,
-        "staged": str(program),
+        f"formula: {heading}": rule.formula_text,
+        f"staged: {cost(program)}": str(program),
         "back end reference: the formula itself, on float64 NumPy arrays": rule.formula_text,
         "back end torch": torch_ops.source(program),
         f"back end cpu, {dtype}: LLVM IR, compiled for this machine": code,

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError, nearest
 from ..formula import Rule, in_dialect
@@ -47,7 +48,8 @@ def get(name: str, dialect: str | None = None) -> Rule:
     """The rule of that name; in the form of "torch", "keras", "optax" or "paper" where a dialect is given.
 
     The name is a built-in rule's, one that another package registers, or a file's: "my_rule.py", or
-    "my_rule.py:name" where it holds several.
+    "my_rule.py:name" where it holds several; or several joined by +, with modifiers around one rule:
+    "clip_global_norm + adamw".
 
     >>> print(get("momentum", "keras").formula_text)
     b = momentum * b + lr * g
@@ -57,8 +59,20 @@ def get(name: str, dialect: str | None = None) -> Rule:
     Raises UsageError with the nearest name, or with the dialects that there are; or with what is wrong with
     the file or the package.
     """
+    if _is_chain(name):
+        whole: Rule = chains().named(name, dialect)
+        return whole
     found = _get(name)
     return found if dialect is None else in_dialect(found, dialect)
+
+
+def chains() -> Any:
+    """The module of chains by name, which imports this one."""
+    return importlib.import_module("..chains", __name__)
+
+
+def _is_chain(name: str) -> bool:
+    return "+" in name and not (loading.is_file(name) and loading.parts(name)[0].is_file())
 
 
 def _get(name: str) -> Rule:
@@ -72,6 +86,8 @@ def _get(name: str) -> Rule:
     if name in others:
         return packages.load(name, others[name])
     beside = f"; the file of that name is {name}.py" if Path(f"{name}.py").is_file() else ""
+    if name in chains().parts():
+        raise UsageError(f"{name} is a modifier, which needs a rule beside it, as in '{name} + adamw'")
     raise UsageError(
         f"unknown rule {name!r}{beside or nearest(name, names())}; the rules are {', '.join(names())}"
     )

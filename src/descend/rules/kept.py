@@ -182,7 +182,7 @@ def _fresh(name: str, taken: Iterable[str]) -> str:
 
 
 def _words() -> list[str]:
-    return [*vocabulary.WORDS, *vocabulary.REDUCTIONS, *vocabulary.MATRIX]
+    return [*vocabulary.WORDS, *vocabulary.RANDOM, *vocabulary.REDUCTIONS, *vocabulary.MATRIX]
 
 
 def _refuse_code(tree: ast.Module, file: str) -> None:
