@@ -47,7 +47,7 @@ def run(rule, operands, t=1, threads=None, **hypers):
     rows = kernel.rows(1)
     rows[0 : len(row)] = row
     table.bind(addresses, rows, np.zeros(1, np.int64))
-    table.launch(threads)
+    table.launch(threads=threads)
     return operands
 
 
@@ -214,7 +214,7 @@ def test_words_of_the_mathematical_library(dtype):
 
 def test_the_machine_code_is_vector_code_all_through():
     """Adam in float32 must come out as packed instructions: one square root and one division a vector."""
-    code = compiler.assembly(cpu.Kernel(stage(rules.get("adam")), ("float32",) * 4).sources[0])
+    code = compiler.assembly(cpu.Kernel(stage(rules.get("adam")), ("float32",) * 4).source)
     if compiler.vector_width() == 4:
         return
     assert "vsqrtps" in code
@@ -228,8 +228,8 @@ def test_the_machine_code_is_vector_code_all_through():
 
 def test_a_kernel_is_compiled_once_for_all_values_and_shapes(monkeypatch):
     compiled = []
-    real = compiler.compile_function
-    monkeypatch.setattr(cpu, "compile_function", lambda *a: compiled.append(a) or real(*a))
+    real = compiler.compile_functions
+    monkeypatch.setattr(cpu, "compile_functions", lambda *a: compiled.append(a) or real(*a))
     cpu.kernel.cache_clear()
     w = [torch.nn.Parameter(torch.randn(n)) for n in (3, 70)]
     opt = descend.Adam(w, lr=0.1)

@@ -44,8 +44,8 @@ def global_clip(p, g, lr=1e-2, top=1.0):
     return p
 
 
-def by_passes(rule, tensors, t=1, threads=None, active=None):
-    """All passes over several tensors on the CPU; `tensors` maps operands to lists, changed in place."""
+def prepared(rule, tensors, t=1):
+    """A table over several tensors on the CPU; `tensors` maps operands to lists."""
     program = stage(rule_of(rule))
     columns = [tensors[word] for word in program.operands]
     n = len(columns[0])
@@ -53,26 +53,26 @@ def by_passes(rule, tensors, t=1, threads=None, active=None):
     shapes = [tuple(x.shape) for x in columns[0]] if columns[0][0].dim() == 2 else []
     table = cpu.Table(kernel, [x.numel() for x in columns[0]], shapes)
     addresses = np.array([[c[i].data_ptr() for c in columns] for i in range(n)], np.int64)
-    hypers = [h.default for h in program.rule.hypers]
-    row, _ = program.scalars(t, *hypers)
+    row, _ = program.scalars(t, *(h.default for h in program.rule.hypers))
     rows = kernel.rows(1)
     rows[0 : len(row)] = row
     table.bind(addresses, rows, np.zeros(n, np.int64))
-    known = []
-    for k, one in enumerate(program.passes):
-        if k:
-            values, _ = one.scalars.vector(*row, *known)
-            rows = kernel.rows(n, k)
-            if values:
-                np.frombuffer(rows)[: n * len(values)] = np.stack(
-                    [np.broadcast_to(v, n) for v in values], 1
-                ).ravel()
-        sums = table.launch_pass(k, rows, active, threads)
-        took = 1 if active is None else active
-        counts = {"element": table.sizes * took}
-        if shapes:
-            counts |= dict(zip(("rows", "columns"), np.array(shapes).T * took, strict=True))
-        known += join([one], [sums], [counts])[0]
+    return table
+
+
+def by_passes(rule, tensors, t=1, threads=None, active=None):
+    """A step, one pass after the other; changes the tensors in place."""
+    table = prepared(rule, tensors, t)
+    took = 1 if active is None else active
+    counts = {domain: extent * took for domain, extent in table.extents.items()}
+    for k, one in enumerate(table.kernel.program.passes):
+        table.learn(k, join([one], [table.launch_pass(k, active, threads)], [counts])[0])
+    return tensors
+
+
+def at_once(rule, tensors, t=1, threads=None, active=None):
+    """The same step in one launch."""
+    prepared(rule, tensors, t).launch(active, threads)
     return tensors
 
 

@@ -120,7 +120,7 @@ class Counters:
         return rows
 
     def settle(self, states: Sequence[str], values: Any, active: Any) -> None:
-        """Set scalar states that depend on a sum to `values` [n, states]; the cohorts may go on as they are."""
+        """Set scalar states that depend on a sum to `values` [n, states]; cohorts that stay alike stay."""
         same = active is None
         for k, name in enumerate(states):
             kept = self.kept[self._names.index(name)]

@@ -1,6 +1,7 @@
 """Plans of rules that sum over tensors: several passes, with the host's float64 arithmetic between them.
 
-A sum over all tensors goes over all plans of an optimizer, so such plans take every pass together.
+A plan takes all its passes in one launch. A sum over all tensors goes over all plans of an optimizer, so
+several such plans take every pass together.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class StagedPlan(Protocol):
     counts: dict[str, Any]
     """Elements, rows and columns of every parameter that takes part [n], zero for the others."""
 
+    def launch(self) -> None:
+        """Take the step alone."""
+
     def begin(self) -> None:
         """Look which parameters take part, count the step, and compute the first pass's scalars."""
 
@@ -40,7 +44,17 @@ class StagedPlan(Protocol):
 
 
 def launch_together(plans: Sequence[StagedPlan]) -> None:
-    """One step of several plans, pass by pass."""
+    """One step of several plans: those that sum over all tensors pass by pass, the others one by one."""
+    summing = [plan for plan in plans if any(scope(n) == "global" for n in plan.program.final.reductions)]
+    if len(summing) > 1:
+        launch_by_passes(summing)
+    for plan in plans:
+        if len(summing) < 2 or plan not in summing:
+            plan.launch()
+
+
+def launch_by_passes(plans: Sequence[StagedPlan]) -> None:
+    """One step of several plans, every pass of all before the next."""
     order = rounds(tuple(plan.program for plan in plans))
     for plan in plans:
         plan.begin()
@@ -84,7 +98,7 @@ def rounds(programs: tuple[Program, ...]) -> list[list[tuple[int, int]]]:
 def join(
     passes: Sequence[Pass], sums: Sequence[list[Any]], counts: Sequence[dict[str, Any]]
 ) -> list[list[Any]]:
-    """What the next passes may use: means divided, and sums over all tensors joined over all plans.
+    """What the next passes may use: sums over all tensors joined over all plans, in the order of the tensors.
 
     `sums` holds, for every plan, an array [n] for each reduction that is one number a tensor.
     Raises UsageError where plans sum over all tensors in different ways.
@@ -96,12 +110,8 @@ def join(
         raise UsageError(
             "parameter groups whose rules sum over all tensors differently cannot share an optimizer"
         )
-    found: list[list[Any]] = []
+    found = [list(values) for values in sums]
     with np.errstate(all="ignore"):
-        for one, nodes, values, count in zip(passes, own, sums, counts, strict=True):
-            amount = count[one.domain]
-            means = [n.op.startswith("mean") and scope(n) == "tensor" for n in nodes]
-            found.append([v / amount if mean else v for v, mean in zip(values, means, strict=True)])
         taking = [i for i, places in enumerate(shared) if places]
         for k in range(len(asking[0]) if asking else 0):
             parts = [sums[i][shared[i][k]] for i in taking]
@@ -109,12 +119,17 @@ def join(
             if first.op.startswith("max"):
                 total = np.max([part.max(initial=-np.inf) for part in parts])
             else:
-                total = np.sum([part.sum() for part in parts])
+                total = _added(np.array([_added(part) for part in parts]))
             if first.op.startswith("mean"):
                 total = total / np.sum([counts[i][passes[i].domain].sum() for i in taking])
             for i in taking:
                 found[i][shared[i][k]] = total
     return found
+
+
+def _added(values: Any) -> Any:
+    """The sum, from the first to the last, as the kernels add."""
+    return np.add.accumulate(values)[-1] if len(values) else 0.0
 
 
 class _Host:
@@ -140,47 +155,53 @@ class _Host:
 
 
 class StagedCpuPlan(CpuPlan):
-    """Parameters of one program and one set of dtypes, stepped by one launch of the CPU kernel a pass."""
+    """Parameters of one program and one set of dtypes, stepped by the CPU kernel."""
+
+    def launch(self) -> None:
+        """Take the step: in one launch, but where torch's routines stand between the passes."""
+        if any(self.program.routines):
+            launch_by_passes([self])
+            return
+        active = self.active()
+        if active is None or active.any():
+            self.fill_rows(active)
+            self.table.launch(active)
+            self._settle(active)
+        self.touched(active)
+
+    def _settle(self, active: Any) -> None:
+        if self.program.final.states:
+            self.counters.settle([*self.program.final.states], self.table.states, active)
 
     def begin(self) -> None:
         """Look which parameters take part, count the step, and compute the first pass's scalars."""
-        counters = self.counters
         self._active = self.active()
         took = 1 if self._active is None else self._active
         self.counts = {domain: extent * took for domain, extent in self.table.extents.items()}
-        self._later: dict[int, Any] = {}
         self.fill_rows(self._active)
-        first = np.frombuffer(self._rows).reshape(-1, max(1, self.width))[counters.row_of]
-        self._host = _Host(self.program, first.T[: self.width])
 
     def sweep(self, number: int) -> list[Any]:
         """Run a pass: an array [n] for every reduction that is one number a tensor."""
-        rows = self._rows
-        if number:
-            n = len(self.params)
-            rows = self._later.setdefault(number, self.kernel.rows(n, number))
-            values = self._host.rows(number, n)
-            np.frombuffer(rows)[: values.size] = values.ravel()
-        return self.table.launch_pass(number, rows, self._active)
+        self._number = number
+        return self.table.launch_pass(number, self._active)
 
     def learn(self, values: list[Any]) -> None:
         """Take in what a pass has summed up."""
-        self._host.known += values
+        self.table.learn(self._number, values)
 
     def finish(self) -> None:
         """Write the scalar states that depend on a sum."""
-        final = self.program.final.states
-        if final:
-            names = [s.name for s in self.program.rule.states if s.scalar]
-            took = slice(None) if self._active is None else self._active
-            kept = self._host.states(len(self.params))
-            for name, new in zip(final, kept, strict=True):
-                self.counters.kept[names.index(name), took] = new[took]
+        self.table.finish()
+        self._settle(self._active)
         self.touched(self._active)
 
 
 class StagedTorchPlan(TorchPlan):
     """Parameters stepped one by one with torch operations, pass by pass."""
+
+    def launch(self) -> None:
+        """Take the step."""
+        launch_by_passes([self])
 
     def begin(self) -> None:
         """Look which parameters take part, and count their step."""
@@ -230,11 +251,8 @@ class StagedTorchPlan(TorchPlan):
             new, found = torch_ops.run_pass(self.program, number, tuple(rows[i]), operands, self._vectors[i])
             for word, value in new.items():
                 operands[word].copy_(value)
-            for k, reduction in enumerate(own):  # a mean is handed over undivided, as the kernels do
-                whole = (
-                    self.counts[self.program.passes[number].domain][i] if reduction.op == "mean_tensor" else 1
-                )
-                sums[k, i] = float(found.pop(reduction)) * whole
+            for k, reduction in enumerate(own):
+                sums[k, i] = float(found.pop(reduction))
             self._vectors[i] |= found
         return list(sums)
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ...formula import Program
-from .compiler import compile_function, vector_width
+from .compiler import c_function, compile_functions, vector_width
+from .driver import Driver
 from .emit import compute_type
 from .gather import is_dense as is_dense
-from .render import Renderer
 from .table import Table as Table
 from .team import Team
 
@@ -59,20 +59,22 @@ def kernel(program: Program, dtypes: tuple[str, ...]) -> Kernel:
 
 
 class Kernel:
-    """A compiled program: one compiled function for each of its passes."""
+    """A compiled program."""
 
     def __init__(self, program: Program, dtypes: tuple[str, ...]) -> None:
         self.program = program
         self.dtypes = dtypes
-        self.teams = [Team(compile_function(source, "run")) for source in self.sources]
+        run, between = compile_functions(self.source, ("run", "between"))
+        self.team = Team(run)
+        self.between = c_function(between, None, ctypes.c_void_p, ctypes.c_int64)
+        """`between(ctx, number)`: compute what stands before a pass, or after the last one."""
 
     @property
-    def sources(self) -> list[str]:
-        """The kernel as LLVM IR, pass by pass."""
+    def source(self) -> str:
+        """The kernel as LLVM IR."""
         width = vector_width() // (2 if compute_type(self.dtypes[0]) == "float64" else 1)
-        count = len(self.program.passes)
-        return [Renderer(self.program, self.dtypes, width, k).module() for k in range(count)]
+        return Driver(self.program, self.dtypes, width).module()
 
-    def rows(self, count: int, number: int = 0) -> Any:
-        """A buffer for `count` rows of a pass's scalars."""
-        return (ctypes.c_double * max(1, count * len(self.program.passes[number].scalars.row)))()
+    def rows(self, count: int) -> Any:
+        """A buffer for `count` rows of the first pass's scalars."""
+        return (ctypes.c_double * max(1, count * len(self.program.scalars.row)))()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,11 @@ def assembly(ir: str) -> str:
 
 def compile_function(ir: str, name: str) -> int:
     """The address of a function of `ir`, compiled now or read from the disk cache."""
+    return compile_functions(ir, (name,))[0]
+
+
+def compile_functions(ir: str, names: Sequence[str]) -> list[int]:
+    """The addresses of several functions of one module."""
     machine, cpu, features = _target()
     key = "\0".join([ir, llvmlite.__version__, cpu, features])
     path = cache_directory() / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
@@ -81,10 +88,19 @@ def compile_function(ir: str, name: str) -> int:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _alive.append(engine)
-    address = engine.get_function_address(name)
-    assert isinstance(address, int)
-    assert address
-    return address
+    addresses = [int(engine.get_function_address(name)) for name in names]
+    assert all(addresses)
+    return addresses
+
+
+def pause() -> tuple[str, str]:
+    """What a waiting thread does to leave the core to its neighbour, and the declaration of it."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
+    if machine in ("aarch64", "arm64"):
+        return "call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"
+    return "", ""
 
 
 def _fresh_machine() -> Any:

@@ -16,17 +16,10 @@ from ...formula.stage import Pass, Program
 from . import chance
 from .emit import STORAGE, Lanes, Lines, compute_type
 
-_FIELDS = ("next", "count", "chunks", "addresses", "rows", "sums", "vectors", "widths", "scratch")
-"""The context of a launch, 64-bit words: the counter of chunks taken, then what `Table` sets."""
-
-_CHUNK = ("tensor", "offset", "length", "line", "place")
-"""A chunk: which tensor, from which element (or row of a matrix), how many, its row of scalars, scratch."""
-
-
 AHEAD = 2048
 """Bytes ahead of the loop that are fetched already: dividing and rooting, the loop itself looks less far."""
 
-_LAST = "ptr noalias readonly %s, ptr noalias %out"
+_LAST = "i64 %n, ptr noalias readonly %s, ptr noalias readonly %q, ptr noalias %out"
 
 
 @dataclass(frozen=True)
@@ -68,10 +61,11 @@ class Renderer:
             domain = self.program.domains[word]
             found[name(word)] = Operand(f"%of.{word}", self.dtypes[k], domain, "addresses", k)
         for n in self.one.vectors:
-            found[n] = self._vector(n)
+            found[n] = self.vector(n)
         return found
 
-    def _vector(self, n: Node) -> Operand:
+    def vector(self, n: Node) -> Operand:
+        """Where sums by row or column lie."""
         k = self.program.vectors.index(n)
         return Operand(f"%vector{k}", "float64", scope(n), "vectors", k)
 
@@ -83,113 +77,52 @@ class Renderer:
             found[scope(n) if scope(n) in found else "tensor"].append(n)
         return found
 
-    def module(self) -> str:
-        """The whole module: `run(ctx)` takes chunks until none is left, `body` does one run of elements."""
-        declared: dict[str, str] = {}
-        body = self._body(declared)
-        parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
-        parts += ["", body, self._driver(), *declared.values()]
-        wide = 'attributes #0 = { nounwind "prefer-vector-width"="512" }'
-        return "\n".join([*parts, wide, ""])
+    @property
+    def strips(self) -> list[Node]:
+        """The sums by column, which every chunk keeps in a strip of its own."""
+        return self.sums["columns"]
 
-    # -- the driver: chunks, and the rows of a matrix ---------------------------------------------------
+    @cached_property
+    def scalars(self) -> dict[Node, tuple[str, int]]:
+        """Where each scalar of the pass stands: in the first pass's row "s", or in its own row "q"."""
+        summed = [n for value in self.one.reductions.values() for n in (value, *value.args)]
+        used = {*(a for n in self.one.body for a in n.args), *self.one.written.values(), *summed}
+        places = {n: ("q", k) for k, n in enumerate(self.one.scalars.late)} if self.number else {}
+        places |= {n: ("s", k) for k, n in enumerate(self.program.scalars.row)}
+        return {n: place for n, place in places.items() if n in used}
 
-    def _driver(self) -> str:
-        matrix = self.program.is_matrix(self.number)
-        lines = [f"; ctx: {', '.join(_FIELDS)}; a chunk: {', '.join(_CHUNK)}"]
-        lines += ["define void @run(ptr %ctx) #0 {", "entry:"]
-        for k, field in enumerate(_FIELDS):
-            lines.append(f"  %{field}_at = getelementptr i64, ptr %ctx, i64 {k}")
-            if k:
-                lines.append(f"  %{field} = load {'i64' if k == 1 else 'ptr'}, ptr %{field}_at")
-        lines += [
-            "  br label %next",
-            "next:",
-            "  %i = atomicrmw add ptr %next_at, i64 1 monotonic",
-            "  %more = icmp slt i64 %i, %count",
-            "  br i1 %more, label %chunk, label %done",
-            "chunk:",
-            f"  %at = mul i64 %i, {len(_CHUNK)}",
-        ]
-        for k, field in enumerate(_CHUNK):
-            lines.append(f"  %{field}_k = add i64 %at, {k}")
-            lines.append(f"  %{field}_at = getelementptr i64, ptr %chunks, i64 %{field}_k")
-            lines.append(f"  %{field} = load i64, ptr %{field}_at")
-        lines += [
-            # after a reduction every tensor has a row of scalars of its own
-            f"  %row_k = mul i64 %{'tensor' if self.number else 'line'}, {max(1, len(self.one.scalars.row))}",
-            "  %s = getelementptr double, ptr %rows, i64 %row_k",
-            f"  %sum_k = mul i64 %i, {len(self.sums['tensor'])}",
-            "  %out = getelementptr double, ptr %sums, i64 %sum_k",
-        ]
-        for k, reduction in enumerate(self.sums["tensor"]):
-            lines.append(f"  %start{k} = getelementptr double, ptr %out, i64 {k}")
-            lines.append(f"  store double {_start(reduction)}, ptr %start{k}")
-        for operand in [*self.operands.values(), *(self._vector(n) for n in self.sums["rows"])]:
-            width = len(self.program.operands if operand.table == "addresses" else self.program.vectors)
-            lines += [
-                f"  {operand.symbol}_t = mul i64 %tensor, {width}",
-                f"  {operand.symbol}_k = add i64 {operand.symbol}_t, {operand.index}",
-                f"  {operand.symbol}_at = getelementptr ptr, ptr %{operand.table}, i64 {operand.symbol}_k",
-                f"  {operand.symbol}_base = load ptr, ptr {operand.symbol}_at",
-            ]
-        lines += self._rows() if matrix else self._run("%offset", "%length", "%offset", "%offset")
-        lines += ["  br label %next"] if not matrix else []
-        return "\n".join([*lines, "done:", "  ret void", "}"])
+    def call(
+        self, out: Lines, bases: dict[str, str], element: str, count: str, row: str, column: str
+    ) -> None:
+        """Call the body for one run of elements, from these places of each domain.
 
-    def _rows(self) -> list[str]:
-        """A loop over the rows of a chunk of a matrix."""
-        lines = [
-            "  %columns_at = getelementptr i64, ptr %widths, i64 %tensor",
-            "  %columns = load i64, ptr %columns_at",
-        ]
-        for k in range(len(self.sums["columns"])):
-            lines += [
-                f"  %strip{k}_k = mul i64 %columns, {k}",
-                f"  %strip{k}_n = add i64 %place, %strip{k}_k",
-                f"  %strip{k} = getelementptr double, ptr %scratch, i64 %strip{k}_n",
-            ]
-        return [
-            *lines,
-            "  br label %row",
-            "row:",
-            "  %r = phi i64 [ 0, %chunk ], [ %r_next, %row ]",
-            "  %this = add i64 %offset, %r",
-            "  %start = mul i64 %this, %columns",
-            *self._run("%start", "%columns", "%this", "0"),
-            "  %r_next = add i64 %r, 1",
-            "  %again = icmp ult i64 %r_next, %length",
-            "  br i1 %again, label %row, label %next",
-        ]
+        `bases` are the addresses of what it reads and writes, by symbol.
+        """
+        places = {"element": element, "rows": row, "columns": column}
+        given = []
+        for symbol, dtype, domain in self._pointers:
+            at = bases[symbol]
+            if domain != "strip":
+                at = out.at(STORAGE[dtype], at, places.get(domain, element))
+            given.append(f"ptr {at}")
+        given += [f"i64 {element}"] if self.one.is_random else []
+        out.do(
+            f"call void @body{self.number}({', '.join([*given, f'i64 {count}'])}, ptr %s, ptr %q, ptr %out)"
+        )
 
-    def _run(self, element: str, count: str, row: str, column: str) -> list[str]:
-        """The call of `body` for one run of elements, from these places of each domain."""
-        places = {"rows": row, "columns": column}  # all others lie in memory as they are counted
-        lines, given = [], []
-        for operand in self.operands.values():
-            place = places.get(operand.domain, element)
-            at = f"ptr {operand.symbol}_base, i64 {place}"
-            lines.append(f"  {operand.symbol} = getelementptr {STORAGE[operand.dtype]}, {at}")
-            given.append(f"ptr {operand.symbol}, ")
-        for n in self.sums["rows"]:
-            symbol = self._vector(n).symbol
-            lines.append(f"  {symbol} = getelementptr double, ptr {symbol}_base, i64 {row}")
-            given.append(f"ptr {symbol}, ")
-        given += [f"ptr %strip{k}, " for k in range(len(self.sums["columns"]))]
-        first = f"i64 {element}, " if self.one.is_random else ""
-        lines.append(f"  call void @body({''.join(given)}{first}i64 {count}, ptr %s, ptr %out)")
-        return lines
+    @property
+    def _pointers(self) -> list[tuple[str, str, str]]:
+        """Symbol, storage type and domain of every address that the body takes."""
+        found = [(x.symbol, x.dtype, x.domain) for x in self.operands.values()]
+        found += [(self.vector(n).symbol, "float64", "rows") for n in self.sums["rows"]]
+        return found + [(f"%strip{k}", "float64", "strip") for k in range(len(self.strips))]
 
-    # -- the body: one run of elements ----------------------------------------------------------------
-
-    def _body(self, declared: dict[str, str]) -> str:
+    def body(self, declared: dict[str, str]) -> str:
+        """The function that does one run of elements."""
         width, lanes = self.width, self.lanes
         head = Lines([], declared)
         values = self._before(head)
-        symbols = [operand.symbol for operand in self.operands.values()]
-        symbols += [self._vector(n).symbol for n in self.sums["rows"]]
-        symbols += [f"%strip{k}" for k in range(len(self.sums["columns"]))]
-        signature = "".join(f"ptr noalias {symbol}, " for symbol in symbols)
+        signature = "".join(f"ptr noalias {symbol}, " for symbol, _, _ in self._pointers)
         signature += "i64 %first, " if self.one.is_random else ""
         whole = Lines([], declared, head.count)
         self._elements(whole, values, "%i", None)
@@ -203,7 +136,7 @@ class Renderer:
             self._finish(last, reduction, k)
         return "\n".join(
             [
-                f"define internal void @body({signature}i64 %n, {_LAST}) #0 {{",
+                f"define internal void @body{self.number}({signature}{_LAST}) #0 {{",
                 "entry:",
                 *head.lines,
                 f"  %full = and i64 %n, {-width}",
@@ -241,9 +174,8 @@ class Renderer:
         """What does not change along a run: the row of scalars, and what is one number a row."""
         lanes = self.lanes
         values: dict[Node, str] = {}
-        for n, k in self.one.row_index.items():
-            at = out.emit(f"getelementptr double, ptr %s, i64 {k}")
-            value = out.emit(f"load double, ptr {at}", f"s[{k}] = {text(n)}")
+        for n, (row, k) in self.scalars.items():
+            value = out.load("double", f"%{row}", k, f"{row}[{k}] = {text(n)}")
             if n.op == "key":
                 values[n] = out.emit(f"fptoui double {value} to i64")
                 continue
@@ -256,7 +188,7 @@ class Renderer:
             if not self._inside(operand):
                 values[n] = lanes.load_one(out, operand.symbol, operand.dtype)
         for k, reduction in enumerate(self._lanewise):
-            start = f"<{', '.join([f'double {_start(reduction)}'] * self.width)}>"
+            start = f"<{', '.join([f'double {start_of(reduction)}'] * self.width)}>"
             out.lines += [f"  %sum{k} = alloca {lanes.wide}", f"  store {lanes.wide} {start}, ptr %sum{k}"]
         return values
 
@@ -273,7 +205,7 @@ class Renderer:
                 self.lanes.fetch(out, pointers[n], AHEAD)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
-        labels = {n: f"s[{i}]" for n, i in self.one.row_index.items()}
+        labels = {n: f"{row}[{k}]" for n, (row, k) in self.scalars.items()}
         for n in self.one.body:
             note = f"{self.program.labels[n]} = {text(n, labels)}"
             if is_random(n):
@@ -310,43 +242,49 @@ class Renderer:
     ) -> None:
         """Add one vector of elements to what stands at an address; a product is formed in float64."""
         lanes, wide = self.lanes, self.lanes.wide
-        n = self.one.reductions[reduction]
-        factors = [lanes.widen(out, self._value(a, values)) for a in (n.args if n.op == "mul" else (n,))]
-        value = factors[0] if len(factors) == 1 else out.emit(f"fmul {wide} {factors[0]}, {factors[1]}")
-        sums = Lanes("float64", self.width)
-        if in_memory:
-            before = sums.load(out, at, "float64", mask)
-        else:
-            before = out.emit(f"load {wide}, ptr {at}")
-            if mask is not None:
-                start = f"<{', '.join([f'double {_start(reduction)}'] * self.width)}>"
-                value = out.emit(f"select {lanes.truth} {mask}, {wide} {value}, {wide} {start}")
         largest = reduction.op.startswith("max")
-        after = sums.operation(out, "maximum" if largest else "add", [before, value], text(reduction))
+        n = self.one.reductions[reduction]
+        product = n.args if n.op == "mul" and n not in self.scalars else (n,)
+        factors = [lanes.widen(out, self._value(a, values)) for a in product]
+        sums = Lanes("float64", self.width)
+        before = sums.load(out, at, "float64", mask) if in_memory else out.emit(f"load {wide}, ptr {at}")
+        if len(factors) == 2 and lanes.precision == "float32" and not largest:
+            # in float64 the product of two float32 is exact, so the sum rounds once either way
+            after = sums.operation(out, "fma", [*factors, before], text(reduction))
+        else:
+            value = factors[0] if len(factors) == 1 else sums.operation(out, "mul", factors)
+            after = sums.operation(out, "maximum" if largest else "add", [before, value], text(reduction))
+        if mask is not None and not in_memory:
+            after = out.emit(f"select {lanes.truth} {mask}, {wide} {after}, {wide} {before}")
         sums.put(out, after, at, "float64", mask if in_memory else None)
 
     def _finish(self, out: Lines, reduction: Node, k: int) -> None:
-        """The lanes of a sum joined in order: a row's into its place, a tensor's onto its chunk's."""
-        wide = self.lanes.wide
-        lanes = out.emit(f"load {wide}, ptr %sum{k}")
-        largest = reduction.op.startswith("max")
-        if largest:
-            total = out.call(f"llvm.vector.reduce.fmaximum.v{self.width}f64", "double", (wide, lanes))
-        else:
-            adding = f"llvm.vector.reduce.fadd.v{self.width}f64"
-            total = out.call(adding, "double", ("double", "-0.0"), (wide, lanes))
-        if k >= len(self.sums["tensor"]):
-            out.lines.append(f"  store double {total}, ptr {self._vector(reduction).symbol}")
-            return
-        at = out.emit(f"getelementptr double, ptr %out, i64 {k}")
-        before = out.emit(f"load double, ptr {at}")
-        if largest:
-            total = out.call("llvm.maximum.f64", "double", ("double", before), ("double", total))
-        else:
-            total = out.emit(f"fadd double {before}, {total}")
-        out.lines.append(f"  store double {total}, ptr {at}")
+        """The lanes of a sum joined in pairs: a row's into its place, a tensor's onto its chunk's."""
+        operation, width = "maximum" if reduction.op.startswith("max") else "add", self.width
+        total = out.emit(f"load {self.lanes.wide}, ptr %sum{k}")
+        while width > 1:
+            kind, width = f"<{width} x double>", width // 2
+            halves = []
+            for half in (0, width):
+                places = ", ".join(f"i32 {half + j}" for j in range(width))
+                halves.append(
+                    out.emit(f"shufflevector {kind} {total}, {kind} poison, <{width} x i32> <{places}>")
+                )
+            total = Lanes("float64", width).operation(out, operation, halves)
+        one = Lanes("float64", 1)
+        into, at = self.vector(reduction).symbol if k >= len(self.sums["tensor"]) else "%out", 0
+        if into == "%out":
+            at = k
+            before = out.emit(f"load {one.vector}, ptr {out.at('double', into, at)}")
+            total = one.operation(out, operation, [before, total])
+        elif reduction.op.startswith("mean"):
+            count = out.emit(
+                f"insertelement {one.vector} poison, double {out.emit('uitofp i64 %n to double')}, i64 0"
+            )
+            total = one.operation(out, "div", [total, count])
+        out.do(f"store {one.vector} {total}, ptr {out.at('double', into, at)}")
 
 
-def _start(reduction: Node) -> str:
+def start_of(reduction: Node) -> str:
     """What a sum or maximum of nothing is."""
     return "0xFFF0000000000000" if reduction.op.startswith("max") else "0.0"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...formula import Pass
-from ...formula.nodes import scope
+from ...formula.nodes import Node, scope
+from .driver import DOMAINS
+from .glue import FIELDS, Records
+from .schedule import Order, Schedule
 
 if TYPE_CHECKING:
     from . import Kernel
 
-CHUNK = 1 << 15
-"""Elements in a chunk: enough to hide the taking of one, few enough to share a tensor out."""
+_AT = {name: k for k, name in enumerate(FIELDS)}
 
 
 class Table:
@@ -34,163 +37,129 @@ class Table:
     ) -> None:
         self.kernel = kernel
         program = kernel.program
-        self.sizes = np.asarray(sizes, np.int64)
-        self.elements = int(self.sizes.sum())
-        self.extents = {"element": self.sizes}
+        self.extents = {"element": np.asarray(sizes, np.int64)}
         if shapes:
             self.extents |= dict(zip(("rows", "columns"), np.asarray(shapes, np.int64).T, strict=True))
         self.extents |= {domain: np.asarray(each, np.int64) for domain, each in (squares or {}).items()}
-        self.chunks = _cut(self.sizes)
-        self._chunks = {"element": self.chunks}
-        widest = 1 + max(len(one.reductions) for one in program.passes)
-        self._blank: dict[int, Any] = {}
-        self._ctx: Any = (ctypes.c_int64 * 9)()
+        n = len(sizes)
+        self._schedule = Schedule(program, self.extents)
+        self._whole = self._schedule.whole()
+        self._some: tuple[bytes | None, Order] = (None, self._whole)
+        self._records = Records(program)
+        self._everyone = np.arange(n)
+        self._epoch = 0
+        self._kept = self._buffers(n)
+        self._ctx: Any = (ctypes.c_int64 * len(FIELDS))()
         self._at = ctypes.addressof(self._ctx)
-        if len(program.passes) > 1 or program.is_matrix(0):
-            self._prepare(shapes)
-        chunks = max(len(c) for c in self._chunks.values())
-        self._sums = np.zeros(chunks * widest)
-        self._ctx[5] = self._sums.ctypes.data
+        for name, buffer in self._kept.items():
+            self._ctx[_AT[name]] = buffer.ctypes.data
+        self._ctx[_AT["tensors"]] = n
+        self._ctx[_AT["rest"]] = _rest()
+        self._taken: bytes | None = None
+        self._taking(None)
 
-    def _prepare(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """The chunks of rows, columns and matrices, and places for sums by row and column."""
+    def _buffers(self, n: int) -> dict[str, Any]:
+        """What the passes leave for each other."""
         program = self.kernel.program
-        for number, one in enumerate(program.passes):
-            if program.is_matrix(number):
-                self._chunks["matrix"] = _cut_rows(np.asarray(shapes, np.int64))
-            elif one.domain != "element":
-                self._chunks[one.domain] = _cut(self.extents[one.domain])
-        self._vectors = [np.zeros(int(self.extents[scope(n)].sum())) for n in program.vectors]
-        addresses = np.zeros((len(self.sizes), max(1, len(program.vectors))), np.int64)
-        for k, n in enumerate(program.vectors):
-            extent = self.extents[scope(n)]
-            addresses[:, k] = self._vectors[k].ctypes.data + 8 * (np.cumsum(extent) - extent)
-        widths = np.ascontiguousarray(self.extents.get("columns", self.sizes))
-        self._strips = max(sum(scope(n) == "columns" for n in one.reductions) for one in program.passes)
-        scratch = np.zeros(0)
-        if self._strips:
-            matrix = self._chunks["matrix"]
-            room = widths[matrix[:, 0]] * self._strips
-            matrix[:, 4] = np.cumsum(room) - room
-            scratch = np.zeros(int(room.sum()))
-        self._scratch = scratch
-        for number, one in enumerate(program.passes):
-            starts = [
-                -np.inf if n.op.startswith("max") else 0.0 for n in one.reductions if scope(n) == "columns"
-            ]
-            if starts:
-                self._blank[number] = np.zeros(len(scratch))
-                for chunk in self._chunks["matrix"]:
-                    width = widths[chunk[0]]
-                    filled = np.repeat(starts, width)
-                    self._blank[number][chunk[4] : chunk[4] + len(filled)] = filled
-        self._kept = (addresses, widths)
-        self._ctx[6:9] = [addresses.ctypes.data, widths.ctypes.data, scratch.ctypes.data]
+        extents = np.stack([self.extents.get(domain, np.zeros(n, np.int64)) for domain in DOMAINS])
+        self._vectors = [np.zeros(int(self.extents[scope(v)].sum())) for v in program.vectors]
+        vectors = np.zeros((n, max(1, len(program.vectors))), np.int64)
+        for k, v in enumerate(program.vectors):
+            extent = self.extents[scope(v)]
+            vectors[:, k] = self._vectors[k].ctypes.data + 8 * (np.cumsum(extent) - extent)
+        several = len(program.passes) * (n + 1)
+        return {
+            "extents": extents,
+            "totals": extents.sum(1),
+            "sums": np.zeros(self._schedule.sums + 1),
+            "vectors": vectors,
+            "scratch": np.zeros(self._schedule.scratch),
+            "records": np.zeros((n, self._records.width)),
+            "all": np.zeros(len(self._records.sums) + 1),
+            "left": np.zeros(several, np.int64),
+            "done": np.zeros(several, np.int64),
+        }
 
     def bind(self, addresses: Any, rows: Any, row_of: Any) -> None:
         """Set what every launch reads: addresses [n, operands], the rows, and each tensor's row [n]."""
-        for chunks in self._chunks.values():
-            chunks[:, 3] = row_of[chunks[:, 0]]
-        self._buffers = (addresses, rows)
-        places = (self.chunks.ctypes.data, addresses.ctypes.data, ctypes.addressof(rows))
-        self._whole = [len(self.chunks), *places]
-        self._ctx[1:5] = self._whole
+        self._bound = (addresses, rows, row_of)
+        self._ctx[_AT["addresses"]] = addresses.ctypes.data
+        self._ctx[_AT["rows"]] = ctypes.addressof(rows)
+        self._ctx[_AT["lines"]] = row_of.ctypes.data
 
-    def launch(self, threads: int | None = None) -> None:
-        """Run a program of one pass over all tensors."""
-        self._ctx[0] = 0
-        self.kernel.teams[0].run(self._at, self.elements, threads)
+    def launch(self, active: Any = None, threads: int | None = None) -> None:
+        """Run all passes over all tensors, or over those that the mask `active` [n] names."""
+        taken = self._take(active)
+        if taken is not None and taken != self._some[0]:
+            self._some = (taken, self._schedule.whole(active))
+        self._epoch += 1
+        self._run(self._whole if taken is None else self._some[1], self._epoch, threads)
 
-    def launch_some(self, active: Any, threads: int | None = None) -> None:
-        """Run a program of one pass over the tensors that the mask `active` [n] names."""
-        chunks = np.ascontiguousarray(self.chunks[active[self.chunks[:, 0]]])
-        self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
-        self.kernel.teams[0].run(self._at, int(self.sizes[active].sum()), threads)
-        self._ctx[1:5] = self._whole
-
-    def launch_pass(
-        self, number: int, rows: Any, active: Any = None, threads: int | None = None
-    ) -> list[Any]:
+    def launch_pass(self, number: int, active: Any = None, threads: int | None = None) -> list[Any]:
         """Run one pass of several; every tensor's sums [n], one array for each that is one number a tensor.
 
-        `rows` is the pass's buffer: by cohort for the first pass, one row a tensor after it. Sums by row and
-        column stay in the table for the passes after it.
+        What it needs of passes before it is in the table, but sums over all tensors, which `learn` sets.
         """
-        program = self.kernel.program
-        one = program.passes[number]
-        kind = "matrix" if program.is_matrix(number) else one.domain
-        chunks = self._chunks[kind]
-        if active is not None:
-            chunks = np.ascontiguousarray(chunks[active[chunks[:, 0]]])
-        extent = self.sizes if kind == "matrix" else self.extents[kind]
-        work = int(extent.sum() if active is None else extent[active].sum())
-        self._ctx[0:3] = [0, len(chunks), chunks.ctypes.data]
-        self._ctx[4] = ctypes.addressof(rows)
-        if number in self._blank:
-            np.copyto(self._scratch, self._blank[number])
-        self.kernel.teams[number].run(self._at, work, threads)
-        self._ctx[1:5] = self._whole
-        self._finish_vectors(one, chunks)
-        return self._totals(one, chunks[:, 0])
+        self._take(active)
+        if number:
+            self.kernel.between(self._at, number)
+        self._run(self._schedule.one(number, active), 0, threads)
+        return [self._found(n, active) for n in self._own(number)]
 
-    def _totals(self, one: Pass, tensor: Any) -> list[Any]:
-        """Every tensor's sums, its chunks added in order whatever thread ran them."""
-        wanted = [n for n in one.reductions if scope(n) in ("tensor", "global")]
-        parts = self._sums[: len(tensor) * len(wanted)].reshape(len(tensor), len(wanted))
-        found = []
-        for k, n in enumerate(wanted):
-            if n.op.startswith("max"):
-                total = np.full(len(self.sizes), -np.inf)
-                with np.errstate(invalid="ignore"):
-                    np.maximum.at(total, tensor, parts[:, k])
-            else:
-                total = np.bincount(tensor, weights=parts[:, k], minlength=len(self.sizes))
-            found.append(total)
+    def learn(self, number: int, values: Sequence[Any]) -> None:
+        """Take in what a pass has summed up: the sums over all tensors are not this table's alone."""
+        for n, value in zip(self._own(number), values, strict=True):
+            if scope(n) == "global":
+                self._kept["all"][self._records.sums[n]] = value
+
+    def finish(self) -> None:
+        """Compute the new scalar states after the last of passes that were run one by one."""
+        self.kernel.between(self._at, len(self.kernel.program.passes))
+
+    @property
+    def states(self) -> Any:
+        """The new scalar states that depend on a sum [n, states]."""
+        return self._kept["records"][:, self._records.starts[len(self.kernel.program.passes)] :]
+
+    def _take(self, active: Any) -> bytes | None:
+        """Note which tensors take part; a name for the choice."""
+        taken = None if active is None else active.tobytes()
+        if taken != self._taken:
+            self._taking(active)
+            self._taken = taken
+        return taken
+
+    def _taking(self, active: Any) -> None:
+        chosen = self._everyone if active is None else np.flatnonzero(active)
+        self._chosen = chosen
+        self._kept["totals"][:] = self._kept["extents"][:, chosen].sum(1)
+        self._ctx[_AT["taking"]] = chosen.ctypes.data
+        self._ctx[_AT["takers"]] = len(chosen)
+
+    def _run(self, order: Order, epoch: int, threads: int | None) -> None:
+        ctx = self._ctx
+        ctx[_AT["next"]] = 0
+        ctx[_AT["count"]] = len(order.batches) - 1
+        ctx[_AT["batches"]] = order.batches.ctypes.data
+        ctx[_AT["entries"]] = order.entries.ctypes.data
+        ctx[_AT["epoch"]] = epoch
+        self.kernel.team.run(self._at, order.work, threads)
+
+    def _own(self, number: int) -> list[Node]:
+        return [n for n in self.kernel.program.passes[number].reductions if n in self._records.sums]
+
+    def _found(self, n: Node, active: Any) -> Any:
+        found = self._kept["records"][:, self._records.sums[n]].copy()
+        if active is not None:
+            found[~active] = -np.inf if n.op.startswith("max") else 0.0
         return found
 
-    def _finish_vectors(self, one: Pass, chunks: Any) -> None:
-        """Turn row sums into means, and add the chunks' strips of column sums in order."""
-        program = self.kernel.program
-        strip = 0
-        for n in one.reductions:
-            if scope(n) not in ("rows", "columns"):
-                continue
-            vector = self._vectors[program.vectors.index(n)]
-            rows, columns = self.extents["rows"], self.extents["columns"]
-            if scope(n) == "rows":
-                if n.op.startswith("mean"):
-                    vector /= np.repeat(columns, rows)
-                continue
-            ends = np.cumsum(columns)
-            join = np.maximum.reduce if n.op.startswith("max") else np.add.reduce
-            for i, first, count in zip(
-                *np.unique(chunks[:, 0], return_index=True, return_counts=True), strict=True
-            ):
-                width, place = columns[i], chunks[first, 4]
-                room = count * self._strips * width
-                block = self._scratch[place : place + room].reshape(count, self._strips, width)
-                total = join(block[:, strip], axis=0)
-                vector[ends[i] - width : ends[i]] = total / rows[i] if n.op.startswith("mean") else total
-            strip += 1
 
-
-def _cut(counts: Any) -> Any:
-    """Chunks of whole vectors: (tensor, offset, length, row, scratch)."""
-    pieces = -(-counts // CHUNK)
-    tensor = np.repeat(np.arange(len(counts)), pieces)
-    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    offset = (np.arange(len(tensor)) - first) * CHUNK
-    length = np.minimum(CHUNK, counts[tensor] - offset) if len(tensor) else offset
-    return np.ascontiguousarray(np.stack([tensor, offset, length, tensor * 0, tensor * 0], 1))
-
-
-def _cut_rows(shapes: Any) -> Any:
-    """Chunks of whole rows, enough of them that a chunk's strip of column sums is small beside it."""
-    rows, columns = shapes[:, 0], shapes[:, 1]
-    each = np.maximum(1, np.maximum(CHUNK // np.maximum(columns, 1), 64))
-    pieces = np.where(rows * columns > 0, -(-rows // each), 0)
-    tensor = np.repeat(np.arange(len(rows)), pieces)
-    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    offset = (np.arange(len(tensor)) - first) * each[tensor]
-    length = np.minimum(each[tensor], rows[tensor] - offset) if len(tensor) else offset
-    return np.ascontiguousarray(np.stack([tensor, offset, length, tensor * 0, tensor * 0], 1))
+@cache
+def _rest() -> int:
+    """The address of the system's function by which a thread gives the processor away."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

@@ -1,0 +1,304 @@
+"""Renders a whole program as one LLVM module: the passes, and what hands their chunks to the threads.
+
+`run(ctx)` takes batches of chunks until none is left. A chunk of a later pass waits until the pass before is
+done with its tensor, or with all where that one sums over all. Whoever does the last chunk of a tensor adds up
+the chunks' sums, in their order, and computes the tensor's scalars for the next pass. `between(ctx, k)` computes
+those alone, for steps that go through Python between the passes (`epoch` is 0 there, and nothing waits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...formula.nodes import Node, scope
+from ...formula.stage import Program
+from .compiler import pause
+from .emit import Lanes, Lines
+from .glue import FIELDS, Records, field
+from .render import Operand, Renderer, start_of
+from .schedule import ENTRY, strips_of
+
+DOMAINS = ("element", "rows", "columns", "left", "right")
+"""The order of the extents."""
+
+_WAIT = """
+define internal void @wait(ptr %ctx, ptr %flag) noinline #0 {
+entry:
+  %epoch_at = getelementptr i64, ptr %ctx, i64 {EPOCH}
+  %epoch = load i64, ptr %epoch_at
+  %rest_at = getelementptr ptr, ptr %ctx, i64 {REST}
+  %rest = load ptr, ptr %rest_at
+  br label %look
+look:
+  %k = phi i64 [ 0, %entry ], [ %after, %spin ], [ 0, %tired ]
+  %done = load atomic i64, ptr %flag acquire, align 8
+  %go = icmp uge i64 %done, %epoch
+  br i1 %go, label %end, label %spin
+spin:
+  {PAUSE}
+  %after = add i64 %k, 1
+  %long = icmp ugt i64 %after, 200
+  br i1 %long, label %tired, label %look
+tired:
+  %ignored = call i32 %rest()
+  br label %look
+end:
+  ret void
+}
+"""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Renders a program for one storage type per operand, `width` elements at a time."""
+
+    program: Program
+    dtypes: tuple[str, ...]
+    width: int
+
+    @cached_property
+    def records(self) -> Records:
+        """What is kept of every tensor."""
+        return Records(self.program)
+
+    @cached_property
+    def passes(self) -> list[Renderer]:
+        """Every pass."""
+        return [Renderer(self.program, self.dtypes, self.width, k) for k in range(len(self.program.passes))]
+
+    @cached_property
+    def _after(self) -> list[list[int]]:
+        """What is computed after every pass: the next one's row, and after all sums the new states."""
+        last = len(self.passes)
+        summing = [k for k, one in enumerate(self.passes) if one.sums["tensor"]]
+        final = {summing[-1]: [last]} if summing else {}
+        rows = [[k + 1] if k + 1 < last else [] for k in range(last)]
+        return [[j for j in [*rows[k], *final.get(k, [])] if self.records.wanted(j)] for k in range(last)]
+
+    def module(self) -> str:
+        """The whole module."""
+        declared: dict[str, str] = {}
+        parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
+        for one in self.passes:
+            parts += ["", one.body(declared), "", self._chunk(one, declared)]
+            if self._finishes(one):
+                parts += ["", self._finish(one, declared)]
+        steps = [k for k in range(1, len(self.passes) + 1) if self.records.wanted(k)]
+        parts += [part for k in steps for part in ("", self.records.render(k, declared))]
+        parts += ["", self._between(steps)]
+        if len(self.passes) > 1:
+            instruction, declaration = pause()
+            declared["pause"] = declaration
+            numbers = {"EPOCH": FIELDS.index("epoch"), "REST": FIELDS.index("rest"), "PAUSE": instruction}
+            wait = _WAIT
+            for word, number in numbers.items():
+                wait = wait.replace(f"{{{word}}}", str(number))
+            parts.append(wait)
+        parts += ["", self._run(), "", *declared.values()]
+        return "\n".join([*parts, 'attributes #0 = { nounwind "prefer-vector-width"="512" }', ""])
+
+    def _finishes(self, one: Renderer) -> bool:
+        """Whether the last chunk of a tensor has something to do, or others wait for it."""
+        return one.number + 1 < len(self.passes) or bool(one.one.reductions)
+
+    def _run(self) -> str:
+        """Batches until none is left."""
+        out = Lines([], {})
+        next_at = out.at("i64", "%ctx", FIELDS.index("next"))
+        count, batches, entries = (field(out, name) for name in ("count", "batches", "entries"))
+        out.label("next")
+        batch = out.emit(f"atomicrmw add ptr {next_at}, i64 1 monotonic")
+        out.when(out.emit(f"icmp slt i64 {batch}, {count}"), "batch", "done")
+        start = out.load("i64", batches, batch)
+        end = out.load("i64", batches, out.emit(f"add i64 {batch}, 1"))
+        with out.each("turn", out.emit(f"sub i64 {end}, {start}")) as k:
+            entry = out.at("i64", entries, out.place(out.emit(f"add i64 {start}, {k}"), len(ENTRY), 0))
+            number = out.load("i64", entry, 0)
+            cases = " ".join(f"i64 {k}, label %pass{k}" for k in range(len(self.passes)))
+            out.do(f"switch i64 {number}, label %pass0 [ {cases} ]")
+            for one in self.passes:
+                out.lines.append(f"pass{one.number}:")
+                out.do(f"call void @chunk{one.number}(ptr %ctx, ptr {entry})", "br label %over")
+            out.lines.append("over:")
+        out.do("br label %next")
+        return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "done:", "  ret void", "}"])
+
+    # -- one chunk -------------------------------------------------------------------------------------
+
+    def _chunk(self, one: Renderer, declared: dict[str, str]) -> str:
+        """Wait for what the chunk needs, run the pass over it, and finish the tensor after its last chunk."""
+        out = Lines([], declared)
+        entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
+        tensor = entry["tensor"]
+        if one.number:
+            out.do(f"call void @wait(ptr %ctx, ptr {self._flag(out, 'done', one.number - 1, tensor)})")
+        line = out.load("i64", field(out, "lines"), tensor)
+        places = {
+            "%s": (field(out, "rows"), out.place(line, max(1, len(self.program.scalars.row)), 0)),
+            "%q": (
+                field(out, "records"),
+                out.place(tensor, self.records.width, self.records.starts[one.number]),
+            ),
+            "%out": (field(out, "sums"), entry["place"]),
+        }
+        for symbol, (base, place) in places.items():
+            out.do(f"{symbol} = getelementptr double, ptr {base}, i64 {place}")
+        for k, n in enumerate(one.sums["tensor"]):
+            out.do(f"store double {start_of(n)}, ptr {out.at('double', '%out', k)}")
+        touched = [*one.operands.values(), *map(one.vector, one.sums["rows"])]
+        bases = {x.symbol: self._base(out, x, tensor) for x in touched}
+        offset, length = entry["offset"], entry["length"]
+        if self.program.is_matrix(one.number):
+            columns = self._extent(out, "columns", tensor)
+            for k, n in enumerate(one.strips):
+                bases[f"%strip{k}"] = self._strip(out, entry["strip"], columns, k)
+                with out.each(f"blank{k}", columns) as i:
+                    out.do(f"store double {start_of(n)}, ptr {out.at('double', bases[f'%strip{k}'], i)}")
+            with out.each("row", length) as r:
+                row = out.emit(f"add i64 {offset}, {r}")
+                one.call(out, bases, out.place(row, columns, 0), columns, row, "0")
+        else:
+            one.call(out, bases, offset, length, offset, offset)
+        if self._finishes(one):
+            out.do(f"call void @finish{one.number}(ptr %ctx, ptr %entry)")
+        head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"
+        return "\n".join([head, *out.lines, "  ret void", "}"])
+
+    def _base(self, out: Lines, operand: Operand, tensor: str) -> str:
+        width = len(self.program.operands if operand.table == "addresses" else self.program.vectors)
+        return out.load("ptr", field(out, operand.table), out.place(tensor, width, operand.index))
+
+    def _extent(self, out: Lines, domain: str, tensor: str) -> str:
+        place = out.place(field(out, "tensors"), DOMAINS.index(domain), tensor)
+        return out.load("i64", field(out, "extents"), place)
+
+    def _strip(self, out: Lines, strip: str, columns: str, k: int) -> str:
+        return out.at("double", field(out, "scratch"), out.place(columns, k, strip))
+
+    def _flag(self, out: Lines, name: str, number: int, tensor: str) -> str:
+        """Where it is noted how much of a pass is done: of one tensor, or of all where it sums over all."""
+        if self._is_global(number):
+            place = out.place(field(out, "tensors"), len(self.passes), number)
+        else:
+            place = out.place(field(out, "tensors"), number, tensor)
+        return out.at("i64", field(out, name), place)
+
+    def _is_global(self, number: int) -> bool:
+        return any(scope(n) == "global" for n in self.program.passes[number].reductions)
+
+    # -- the end of a pass over a tensor ---------------------------------------------------------------
+
+    def _finish(self, one: Renderer, declared: dict[str, str]) -> str:
+        """After the last chunk of a tensor: add up, compute what the next pass needs, and let it begin."""
+        out, number = Lines([], declared), one.number
+        entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
+        tensor, share = entry["tensor"], entry["share"]
+        out.when(out.emit(f"icmp eq i64 {share}, 1"), "alone", "several")
+        out.do("br label %last")
+        out.lines.append("several:")
+        place = out.place(field(out, "tensors"), number, tensor)
+        left = out.at("i64", field(out, "left"), place)
+        self._count(out, left, share)
+        out.label("last")
+        if one.sums["tensor"]:
+            self._join(out, one, entry)
+        for k, n in enumerate(one.strips):
+            self._join_columns(out, one, entry, k, n)
+        epoch = field(out, "epoch")
+        out.when(out.emit(f"icmp ne i64 {epoch}, 0"), "settle", "end")
+        after = self._after[number]
+        flag = self._flag(out, "done", number, tensor)
+        if self._is_global(number):
+            self._count(out, self._flag(out, "left", number, tensor), field(out, "takers"))
+            self._meet(out, one)
+            with out.each("everyone", field(out, "takers")) as taker:
+                each = out.load("i64", field(out, "taking"), taker)
+                out.do(*(f"call void @glue{j}(ptr %ctx, i64 {each})" for j in after))
+        else:
+            out.do(*(f"call void @glue{j}(ptr %ctx, i64 {tensor})" for j in after))
+        out.do(f"store atomic i64 {epoch}, ptr {flag} release, align 8")
+        out.label("end")
+        head = f"define internal void @finish{number}(ptr %ctx, ptr %entry) noinline #0 {{"
+        return "\n".join([head, *out.lines, "  ret void", "}"])
+
+    def _count(self, out: Lines, at: str, all_of_them: str) -> None:
+        """Count one more that is done; only the last goes on, and sets the count back."""
+        name = f"last{out.count}"
+        before = out.emit(f"atomicrmw add ptr {at}, i64 1 acq_rel")
+        now = out.emit(f"add i64 {before}, 1")
+        out.when(out.emit(f"icmp eq i64 {now}, {all_of_them}"), name, "end")
+        out.do(f"store i64 0, ptr {at}")
+
+    def _record(self, out: Lines, tensor: str) -> str:
+        return out.at("double", field(out, "records"), out.place(tensor, self.records.width, 0))
+
+    def _join(self, out: Lines, one: Renderer, entry: dict[str, str]) -> None:
+        """The sums of a tensor's chunks, in their order, into its record."""
+        width, record = len(one.sums["tensor"]), self._record(out, entry["tensor"])
+        places = {n: out.at("double", record, self.records.sums[n]) for n in one.sums["tensor"]}
+        out.do(*(f"store double {start_of(n)}, ptr {at}" for n, at in places.items()))
+        before = out.emit(f"mul i64 {entry['piece']}, {width}")
+        first = out.at("double", field(out, "sums"), out.emit(f"sub i64 {entry['place']}, {before}"))
+        with out.each("piece", entry["share"]) as piece:
+            for j, (n, at) in enumerate(places.items()):
+                self._add(out, n, at, out.at("double", first, out.place(piece, width, j)))
+        for n, at in places.items():
+            if n.op == "mean_tensor":
+                self._divide(out, at, self._extent(out, one.one.domain, entry["tensor"]))
+
+    def _join_columns(self, out: Lines, one: Renderer, entry: dict[str, str], k: int, n: Node) -> None:
+        """The strips of a tensor's chunks, in their order, into its sums by column."""
+        columns = self._extent(out, "columns", entry["tensor"])
+        into = self._base(out, one.vector(n), entry["tensor"])
+        with out.each(f"start{k}", columns) as i:
+            out.do(f"store double {start_of(n)}, ptr {out.at('double', into, i)}")
+        room = out.emit(f"mul i64 {columns}, {strips_of(self.program)}")
+        before = out.emit(f"mul i64 {entry['piece']}, {room}")
+        first = self._strip(out, out.emit(f"sub i64 {entry['strip']}, {before}"), columns, k)
+        with out.each(f"strip{k}", entry["share"]) as piece:
+            strip = out.at("double", first, out.place(piece, room, 0))
+            with out.each(f"column{k}", columns) as i:
+                self._add(out, n, out.at("double", into, i), out.at("double", strip, i))
+        if n.op.startswith("mean"):
+            rows = self._extent(out, "rows", entry["tensor"])
+            with out.each(f"mean{k}", columns) as i:
+                self._divide(out, out.at("double", into, i), rows)
+
+    def _meet(self, out: Lines, one: Renderer) -> None:
+        """The sums over all tensors, in their order."""
+        everyone = field(out, "all")
+        found = [n for n in one.sums["tensor"] if scope(n) == "global"]
+        places = {n: out.at("double", everyone, self.records.sums[n]) for n in found}
+        out.do(*(f"store double {start_of(n)}, ptr {at}" for n, at in places.items()))
+        with out.each("taker", field(out, "takers")) as k:
+            record = self._record(out, out.load("i64", field(out, "taking"), k))
+            for n, at in places.items():
+                self._add(out, n, at, out.at("double", record, self.records.sums[n]))
+        total = out.load("i64", field(out, "totals"), DOMAINS.index(one.one.domain))
+        for n, at in places.items():
+            if n.op.startswith("mean"):
+                self._divide(out, at, total)
+
+    def _add(self, out: Lines, n: Node, at: str, other: str) -> None:
+        one = Lanes("float64", 1)
+        given = [out.emit(f"load {one.vector}, ptr {place}") for place in (at, other)]
+        total = one.operation(out, "maximum" if n.op.startswith("max") else "add", given)
+        out.do(f"store {one.vector} {total}, ptr {at}")
+
+    def _divide(self, out: Lines, at: str, count: str) -> None:
+        total, number = out.load("double", at, 0), out.emit(f"uitofp i64 {count} to double")
+        out.do(f"store double {out.emit(f'fdiv double {total}, {number}')}, ptr {at}")
+
+    def _between(self, steps: list[int]) -> str:
+        """What stands before a pass, for every tensor that takes part."""
+        out = Lines([], {})
+        with out.each("taker", field(out, "takers")) as k:
+            tensor = out.load("i64", field(out, "taking"), k)
+            cases = " ".join(f"i64 {j}, label %step{j}" for j in steps)
+            out.do(f"switch i64 %number, label %over [ {cases} ]")
+            for j in steps:
+                out.lines.append(f"step{j}:")
+                out.do(f"call void @glue{j}(ptr %ctx, i64 {tensor})", "br label %over")
+            out.lines.append("over:")
+        return "\n".join(["define void @between(ptr %ctx, i64 %number) #0 {", *out.lines, "  ret void", "}"])
