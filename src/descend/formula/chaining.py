@@ -44,16 +44,26 @@ def chain(*parts: Part, name: str | None = None) -> Rule:
     ruling = [k for k, formula in enumerate(joined) if formula.place == "rule"]
     if len(ruling) != 1:
         found = ", ".join(joined[k].name for k in ruling) or "none"
-        raise UsageError(
-            f"a chain holds exactly one rule, a formula from g to p; here: {found}. "
-            + ("Leave one" if ruling else 'Add one, as descend.rules.get("adamw")')
-        )
+        why = f"a chain holds exactly one rule, a formula from g to p; here: {found}"
+        if ruling:
+            joined[ruling[1]].reading.source.refuse(
+                None, f"{why}. Leave one, or give the parameters two optimizers"
+            )
+        raise UsageError(f'{why}. Add one, as descend.rules.get("adamw")')
     main = joined[ruling[0]]
     for k, formula in enumerate(joined):
         if formula.place == "before" and k > ruling[0]:
-            raise UsageError(f"{formula.name!r} changes what {main.name!r} works on; put it before it")
+            formula.reading.source.refuse(
+                None,
+                f"{formula.name!r} changes what {main.name!r} works on; put it before it: "
+                f"chain({formula.name}, {main.name})",
+            )
         if formula.place == "after" and k < ruling[0]:
-            raise UsageError(f"{formula.name!r} works on what the rule did; put it after {main.name!r}")
+            formula.reading.source.refuse(
+                None,
+                f"{formula.name!r} works on what the rule did; put it after {main.name!r}: "
+                f"chain({main.name}, {formula.name})",
+            )
     _check_states(joined)
     rule = next(r for r in given if main in r.formulas)
     return Rule(name or " + ".join(r.name for r in given), joined, rule.title, rule.source, rule.doc)
@@ -85,6 +95,13 @@ def _check_states(formulas: tuple[Formula, ...]) -> None:
                 )
             names.add(state.name)
             keys.add(state.key)
+    for formula in formulas:
+        for hyper in formula.hypers:
+            if hyper.name in names:
+                raise UsageError(
+                    f"{hyper.name!r} is a hyper-parameter of {formula.name!r} and a state of another part of "
+                    f'the chain; rename it: renamed({formula.name}, {hyper.name}="{hyper.name}_2")'
+                )
 
 
 def only(

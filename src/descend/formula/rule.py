@@ -194,7 +194,7 @@ class Rule:
     @cached_property
     def shape_words(self) -> tuple[str, ...]:
         """Which of `rows` and `columns` the formulas take."""
-        own = {part.name for part in (*self.states, *self.hypers)}
+        own = {s.name for s in self.states} | {h.name for h in self.hypers}
         taken = {word for formula in self.formulas for word in formula.arguments_taken}
         return tuple(word for word in ("rows", "columns") if word in taken - own)
 
@@ -248,7 +248,7 @@ class Rule:
             read = formula.reading
             known = dict(current)
             if formula.takes_update:
-                base, known["u"] = _parted(current.get("p"), formula)
+                base, known["u"] = _parted(current.get("p"), formula, self.name)
             for root, word in read.names.items():
                 names.setdefault(substitute(root, known), word)
             new = {word: substitute(root, known) for word, root in read.outputs.items()}
@@ -256,7 +256,11 @@ class Rule:
                 new["p"] = Node("sub", (base, new.pop("u")))
             current |= new
         if "p" not in current:
-            self.formulas[-1].reading.source.refuse(None, "a rule must return p")
+            self.formulas[-1].reading.source.refuse(
+                None,
+                "a rule must return p, as in: return p, m. What changes only g or u is a part of a chain: "
+                f"descend.chain({self.name}, …)",
+            )
         kept = {"p", *(s.name for s in self.states)}
         return {word: root for word, root in current.items() if word in kept}, names
 
@@ -283,10 +287,14 @@ def _again(*parts: Any) -> Rule:
     return Rule(*parts)
 
 
-def _parted(p: Node | None, formula: Formula) -> tuple[Node, Node]:
+def _parted(p: Node | None, formula: Formula, name: str) -> tuple[Node, Node]:
     """What a rule starts from and what it subtracts, where its last line is p = p - update."""
     if p is None or p.op != "sub":
-        formula.reading.source.refuse(None, "u is the update of a rule whose last line is p = p - …")
+        formula.reading.source.refuse(
+            None,
+            f"u is the update of a rule whose last line is p = p - …, and {name!r} has none before it; "
+            "put it after such a rule, or change g before the rule instead",
+        )
     return p.args[0], p.args[1]
 
 

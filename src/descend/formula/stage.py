@@ -180,16 +180,21 @@ class _Stager:
 
     def _check(self, word: str, n: Node) -> None:
         """Refuse a new value that has more numbers than what it is the value of."""
-        own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
+        try:
+            own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
+        except ShapeError as error:
+            self._refuse(str(error), word)
         if new in (own, "scalar") or (own == "element" and new in ("rows", "columns")):
             return
         if {own, new} & {"left", "right", "turned"}:
             shapes = {"left": "rows x rows", "right": "columns x columns", "turned": "columns x rows"}
             has, gets = (shapes.get(x, "of another shape") for x in (own, new))
-            self._refuse(f"the matrix {word!r} is {has}, but its new value is {gets}")
+            self._refuse(f"the matrix {word!r} is {has}, but its new value is {gets}", word)
         per = {"scalar": "a whole parameter", "rows": "a row", "columns": "a column"}[own]
         self._refuse(
-            f"{word!r} is one number for {per}, but its new value differs by {new.removesuffix('s')}"
+            f"{word!r} is one number for {per}, but its new value differs by {new.removesuffix('s')}; sum it "
+            'up as mean(x), mean(x, "rows") and so on do, or declare a state with one number an element',
+            word,
         )
 
     def level(self, n: Node) -> int:
@@ -287,8 +292,10 @@ class _Stager:
             sorted_in[place].append(self.matrices.routine(n))
         return tuple(map(tuple, sorted_in))
 
-    def _refuse(self, why: str) -> NoReturn:
-        self.rule.formulas[-1].reading.source.refuse(None, why)
+    def _refuse(self, why: str, word: str = "") -> NoReturn:
+        """Point at the line that makes the new value of a name, or at the formula."""
+        own = [f.reading for f in self.rule.formulas if word in f.reading.outputs]
+        (own or [self.rule.formulas[-1].reading])[-1].refuse(why, word)
 
     def _first(self, cuts: list[_Cut], states: Iterable[Node]) -> tuple[Node, ...]:
         """The scalars of the first pass, then the parts of later ones that need no sum either."""
