@@ -140,6 +140,15 @@ REDUCTION: tuple[Line, ...] = (
     _line("prodigy", d0=1e-3, weight_decay=0.1),
     _line("stable_adamw"),
 )
+MATRIX: tuple[Line, ...] = (
+    _line("muon", ns_bits=64),
+    _line("muon_rms", ns_bits=64),
+    _line("shampoo", precondition_frequency=3, eps=0.1),  # what no gradient has touched is not amplified
+    _line("soap", precondition_frequency=3),
+)
+MATRIX_FORMS = tuple(line for line in FORMS if line.rule.kind == "matrix")
+"""Rules that work on whole matrices."""
+
 REDUCTION_FORMS = tuple(line for line in FORMS if line.rule.kind == "reduction")
 """Rules that sum over tensors."""
 

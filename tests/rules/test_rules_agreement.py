@@ -7,7 +7,7 @@ import pytest
 import torch
 from rule_checks import DTYPES, check_agreement, operands, start, ulp
 from rule_contenders import Reference
-from rule_lines import ELEMENT_FORMS, LINES, REDUCTION, RULES, Line
+from rule_lines import ELEMENT_FORMS, LINES, MATRIX, REDUCTION, RULES, Line
 
 from descend import rules
 from descend.kernels import reference
@@ -16,7 +16,7 @@ by_name = pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 
 
 def test_the_table_has_a_line_for_every_rule() -> None:
-    assert sorted(line.name for line in RULES + REDUCTION) == rules.names()
+    assert sorted(line.name for line in RULES + REDUCTION + MATRIX) == rules.names()
 
 
 @by_name

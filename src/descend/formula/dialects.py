@@ -65,7 +65,7 @@ def dialect(of: Rule | None = None, /, **forms: Defaults) -> Callable[[Any], Rul
 
     def another(function: Written) -> Rule:
         assert of is not None
-        formula = Formula.of(_declared(function, of))
+        formula = replace(Formula.of(_declared(function, of)), otherwise=of.formulas[0].otherwise)
         for word, defaults in forms.items():
             of.dialects[word] = _form(of, word, formula, defaults)
         return of.dialects[word]

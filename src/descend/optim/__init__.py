@@ -10,6 +10,7 @@ from .adamax import Adamax
 from .adamw import AdamW
 from .asgd import ASGD
 from .base import FormulaOptimizer
+from .muon import Muon
 from .nadam import NAdam
 from .radam import RAdam
 from .rmsprop import RMSprop
@@ -23,7 +24,7 @@ CLASSES: dict[str, type[FormulaOptimizer]] = {
 }
 """The classical classes that torch.optim has too, by the names of their rules ("sgd" stands for several)."""
 
-BY_SHAPE: dict[str, type[FormulaOptimizer]] = {"adafactor": Adafactor}
+BY_SHAPE: dict[str, type[FormulaOptimizer]] = {"adafactor": Adafactor, "muon": Muon}
 """Classes that choose a rule for every parameter by its shape."""
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "FormulaOptimizer",
+    "Muon",
     "NAdam",
     "RAdam",
     "RMSprop",

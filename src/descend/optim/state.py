@@ -16,6 +16,9 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 NEUTRAL: dict[str, Any] = {
+    "adamw_betas": (0.9, 0.999),
+    "adamw_eps": 1e-8,
+    "adamw_lr_ratio": 1.0,
     "amsgrad": False,
     "capturable": False,
     "centered": False,
@@ -27,6 +30,8 @@ NEUTRAL: dict[str, Any] = {
     "maximize": False,
     "momentum": 0,
     "nesterov": False,
+    "ns_bits": 16,
+    "use_muon": True,
 }
 """What a state dict of an older torch, or of another class, leaves out, and what it means there."""
 

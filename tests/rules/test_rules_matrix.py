@@ -1,0 +1,291 @@
+"""Rules that work on whole matrices, on both back ends: against the float64 reference, torch, each other."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rule_checks import wide
+from rule_lines import MATRIX, MATRIX_FORMS, Line
+
+import descend
+from descend.formula import chain
+from descend.kernels import matrix, reference
+from descend.modifiers import clip_global_norm, ema_weights
+from descend.optim import ways
+
+SQUARE = ((12, 12), (5, 5), (12, 12))
+"""Full rank from the first gradient on: a basis of what no gradient has touched yet is anybody's."""
+
+ANY = ((12, 12), (3, 8), (9, 2), (4, 3, 2, 2), (1, 6))
+PRECISE = {torch.float64: 64, torch.float32: 32, torch.bfloat16: 16}
+
+by_name = pytest.mark.parametrize("line", MATRIX + MATRIX_FORMS, ids=lambda line: line.name)
+
+
+@pytest.fixture(params=["cpu", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each back end."""
+    if request.param == "torch":
+        monkeypatch.setattr(ways, "cpu_takes", lambda member, rule: False)
+    return str(request.param)
+
+
+def drawn(shapes: Any, dtype: torch.dtype, seed: int = 3) -> list[torch.Tensor]:
+    """Parameters, standard normal."""
+    source = torch.Generator().manual_seed(seed)
+    return [torch.randn(s, generator=source, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+def give(params: list[torch.Tensor], t: int) -> None:
+    """Every parameter its gradient of a step."""
+    source = torch.Generator().manual_seed(100 + t)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=source, dtype=torch.float64).to(p.dtype)
+
+
+def fit_for(line: Line, dtype: torch.dtype) -> dict[str, float]:
+    """The line's hyper-parameters, its products in the precision of the parameters."""
+    return line.values | ({"ns_bits": PRECISE[dtype]} if "ns_bits" in line.values else {})
+
+
+def check_step(line: Line, dtype: torch.dtype, shapes: Any = None) -> None:
+    """Assert that every step is the reference's, from equal state, within what the products round."""
+    params = drawn(shapes or (SQUARE if line.name == "soap" else ANY), dtype)
+    values = fit_for(line, dtype)
+    opt = descend.optimizer(line.rule)(params, **values)
+    room = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 6e-2}[dtype]
+    for t in range(1, 8):
+        give(params, t)
+        before = [p.detach().double().numpy().copy() for p in params]
+        kept = [reference.initial_states(line.rule, p, values) for p in before]
+        if t > 1:
+            kept = [{s.name: wide(opt.state[p][s.key]).copy() for s in line.rule.states} for p in params]
+        opt.step()
+        for p, here, states in zip(params, before, kept, strict=True):
+            assert p.grad is not None
+            new, after = reference.step(line.rule, here, wide(p.grad), t, states, values)
+            for word, x in {"p": new, **after}.items():
+                key = next((s.key for s in line.rule.states if s.name == word), "")
+                mine = wide(p.detach() if word == "p" else opt.state[p][key])
+                if word.startswith("Q_"):  # an eigenvector may point either way
+                    mine, x = np.abs(mine), np.abs(x)
+                np.testing.assert_allclose(mine, x, rtol=room, atol=room * np.abs(x).max(), err_msg=word)
+
+
+@by_name
+@pytest.mark.parametrize("dtype", PRECISE, ids=str)
+@pytest.mark.usefixtures("backend")
+def test_a_step_agrees_with_the_reference(line: Line, dtype: torch.dtype) -> None:
+    check_step(line, dtype)
+
+
+def test_a_wrong_product_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = matrix._ROUTINES["matmul"]
+    monkeypatch.setitem(matrix._ROUTINES, "matmul", lambda x, y: right(x, y) * (1 + 1e-6))
+    for line in MATRIX[2:]:
+        with pytest.raises(AssertionError):
+            check_step(line, torch.float64)
+    right = matrix._ROUTINES["newton_schulz"]
+    monkeypatch.setitem(matrix._ROUTINES, "newton_schulz", lambda x, *n: right(x, *n) * (1 + 1e-4))
+    with pytest.raises(AssertionError):
+        check_step(MATRIX[0], torch.float64)
+
+
+def test_the_back_end_is_the_kernel_where_it_can_be() -> None:
+    params = drawn([(4, 6)], torch.float32)
+    params.append(drawn([(4, 6)], torch.float32)[0].detach().t().requires_grad_())
+    give(params, 0)
+    opt = descend.optimizer("shampoo")(params)
+    opt.step()
+    assert "back end: cpu, torch" in repr(opt)
+
+
+@pytest.mark.parametrize("scale", [None, "match_rms_adamw"])
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize(("dtype", "room"), [(torch.float64, 1e-13), (torch.float32, 1e-3)], ids=str)
+def test_muon_is_torch_s(scale: str | None, nesterov: bool, dtype: torch.dtype, room: float) -> None:
+    """In float32 a last digit of the momentum may round to another bfloat16."""
+    ours, theirs = (drawn([(12, 12), (3, 8), (9, 2)], dtype) for _ in range(2))
+    given = {"lr": 0.02, "momentum": 0.9, "nesterov": nesterov, "adjust_lr_fn": scale}
+    one, two = descend.Muon(ours, **given), torch.optim.Muon(theirs, **given)
+    for t in range(10):
+        give(ours, t)
+        give(theirs, t)
+        one.step()
+        two.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert (p - q).detach().abs().max() <= room
+    assert {*one.state[ours[0]]} == {"momentum_buffer", "step"}
+
+
+def test_state_goes_to_torch_s_muon_and_back() -> None:
+    ours, theirs, last = (drawn([(6, 4), (6, 4)], torch.float64) for _ in range(3))
+    one, two, three = descend.Muon(ours), torch.optim.Muon(theirs), descend.Muon(last)
+    for t in range(9):
+        for params, opt in ((ours, one), (theirs, two), (last, three)):
+            give(params, t)
+            opt.step()
+        if t == 3:
+            two.load_state_dict(deepcopy(one.state_dict()))  # torch keeps the tensors it is given
+        if t == 6:
+            three.load_state_dict(two.state_dict())
+    for p, q, r in zip(ours, theirs, last, strict=True):
+        assert (p - q).detach().abs().max() <= 1e-13
+        assert (p - r).detach().abs().max() <= 1e-13
+
+
+def test_what_is_no_matrix_follows_adamw() -> None:
+    ours, theirs = (drawn([(5,), (), (3, 4)], torch.float64) for _ in range(2))
+    groups = [{"params": ours[:2]}, {"params": ours[2:], "use_muon": False}]
+    one = descend.Muon(groups, lr=0.1, adamw_lr_ratio=0.25, adamw_betas=(0.8, 0.9), weight_decay=0.1)
+    two = descend.AdamW(theirs, lr=0.025, betas=(0.8, 0.9), weight_decay=0.1)
+    for t in range(5):
+        for params, opt in ((ours, one), (theirs, two)):
+            give(params, t)
+            opt.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert (p - q).detach().abs().max() <= 1e-14
+
+
+@pytest.mark.parametrize("name", ["shampoo", "soap"])
+def test_a_rule_by_name_leaves_vectors_to_another(name: str) -> None:
+    other = {"shampoo": "adagrad", "soap": "adamw"}[name]
+    ours, theirs = (drawn([(5,), ()], torch.float64) for _ in range(2))
+    shared = {"lr": 0.1}
+    if name == "soap":
+        shared |= {"beta1": 0.95, "beta2": 0.95, "weight_decay": 0.01}
+    one = descend.optimizer(name)(ours, **shared)
+    two = descend.optimizer(descend.rules.get(other))(theirs, **shared)
+    for t in range(5):
+        for params, opt in ((ours, one), (theirs, two)):
+            give(params, t)
+            opt.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.usefixtures("backend")
+def test_blocks_are_matrices_of_their_own() -> None:
+    whole, parts = drawn([(7, 10)], torch.float64), drawn([(7, 10)], torch.float64)
+    rows, columns = (slice(0, 4), slice(4, 7)), (slice(0, 4), slice(4, 8), slice(8, 10))
+    blocks = [parts[0].detach()[r, c].clone().requires_grad_() for r in rows for c in columns]
+    one = descend.optimizer("shampoo")(whole, block_size=4, precondition_frequency=2)
+    two = descend.optimizer("shampoo")(blocks, precondition_frequency=2)
+    for t in range(5):
+        give(whole, t)
+        assert whole[0].grad is not None
+        for block, (r, c) in zip(blocks, [(r, c) for r in rows for c in columns], strict=True):
+            block.grad = whole[0].grad[r, c].clone()
+        one.step()
+        two.step()
+    joined = torch.cat([torch.cat([*blocks[:3]], 1), torch.cat([*blocks[3:]], 1)])
+    torch.testing.assert_close(whole[0], joined, rtol=1e-12, atol=1e-13)
+    assert one.state[whole[0]]["left"].shape == (3 * 4 * 4 + 3 * 3 * 3,)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_side_beyond_the_limit_is_not_turned() -> None:
+    """With both sides too long SOAP is Adam from the second gradient on."""
+    ours, theirs = (drawn([(6, 8)], torch.float64) for _ in range(2))
+    one = descend.optimizer("soap")(ours, max_precond_dim=5, lr=0.1, weight_decay=0.0)
+    two = descend.optimizer("adam")(theirs, lr=0.1, betas=(0.95, 0.95))
+    for t in range(6):
+        give(ours, t)
+        one.step()
+        if t:
+            give(theirs, t)
+            two.step()
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=1e-6)  # eps stands at another root of v
+    assert one.state[ours[0]]["left"].numel() == 0
+    half = drawn([(4, 8)], torch.float64)
+    opt = descend.optimizer("soap")(half, max_precond_dim=5)
+    give(half, 0)
+    opt.step()
+    assert opt.state[half[0]]["left"].shape == (4, 4)
+    assert opt.state[half[0]]["right"].numel() == 0
+
+
+@by_name
+@pytest.mark.usefixtures("backend")
+def test_missing_gradients_and_groups(line: Line) -> None:
+    """A parameter without a gradient waits, counts no step, and goes on as if the others were not there."""
+    shapes = ((6, 6), (6, 6), (6, 6))
+    together, alone = drawn(shapes, torch.float64), drawn(shapes, torch.float64)
+    values = fit_for(line, torch.float64)
+    slow = {**values, "lr": 0.5 * values["lr"]}
+    groups = [{"params": together[:2]}, {"params": together[2:], "lr": slow["lr"]}]
+    one = descend.optimizer(line.rule)(groups, **values)
+    others = [descend.optimizer(line.rule)([p], **(slow if i == 2 else values)) for i, p in enumerate(alone)]
+    for t in range(6):
+        give(together, t)
+        give(alone, t)
+        if t in (1, 2):
+            together[1].grad = alone[1].grad = None
+        one.step()
+        for opt in others:
+            opt.step()
+    for p, q in zip(together, alone, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+@by_name
+def test_what_was_saved_goes_on_to_the_bit(line: Line) -> None:
+    params, copies = (
+        drawn([(6, 6), (3, 5), (4,)], torch.float32),
+        drawn([(6, 6), (3, 5), (4,)], torch.float32),
+    )
+    one, two = (descend.optimizer(line.rule)(x, **line.values) for x in (params, copies))
+    for t in range(8):
+        give(params, t)
+        one.step()
+        if t == 3:
+            two.load_state_dict(one.state_dict())
+            with torch.no_grad():
+                for p, q in zip(params, copies, strict=True):
+                    q.copy_(p)
+        elif t > 3:
+            give(copies, t)
+            two.step()
+    for p, q in zip(params, copies, strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_chain_around_a_matrix_rule() -> None:
+    """Clipping by global norm sums over vectors and matrices alike, and the average follows the weights."""
+    soap = replace(descend.rules.get("soap"))
+    rule = chain(clip_global_norm, soap, ema_weights)
+    params, plain = drawn([(6, 6), (4,)], torch.float64), drawn([(6, 6), (4,)], torch.float64)
+    one = descend.optimizer(rule)(params, max_norm=0.5)
+    two = descend.optimizer(soap)(plain)
+    for t in range(5):
+        give(params, t)
+        give(plain, t)
+        torch.nn.utils.clip_grad_norm_(plain, 0.5)
+        one.step()
+        two.step()
+    for p, q in zip(params, plain, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-10)
+        assert one.state[p]["average"].shape == p.shape
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    w = torch.zeros(3, 3, dtype=torch.complex64, requires_grad=True)
+    w.grad = torch.ones_like(w)
+    with pytest.raises(descend.UsageError, match="real matrices"):
+        descend.Muon([w]).step()
+    for wrong in ({"ns_bits": 8}, {"ns_coefficients": (1, 2)}, {"adjust_lr_fn": "twice"}, {"eps": 0.0}):
+        with pytest.raises(descend.UsageError, match=next(iter(wrong))):
+            descend.Muon([torch.zeros(2, 2, requires_grad=True)], **wrong)
+    p = drawn([(3, 3)], torch.float32)
+    opt = descend.optimizer("shampoo")(p)
+    give(p, 0)
+    opt.step()
+    opt.state[p[0]]["left"] = torch.zeros(2, 2)
+    with pytest.raises(descend.UsageError, match="'left' has shape"):
+        opt.step()
