@@ -27,8 +27,8 @@ class Muon(FormulaOptimizer):
 
     It follows the rule `muon`, or `muon_rms`. Tensors of more than two dimensions are matrices of their first
     dimension by all others; vectors and numbers follow `adamw`, with the group's lr and weight_decay, and so
-    does a whole group with `use_muon=False`: give embeddings and the last layer such a group. Equal shapes are
-    made orthogonal in one call.
+    does a whole group with `use_muon=False`: give embeddings and the last layer such a group. Matrices of one
+    shape are made orthogonal in one call.
 
     Args:
         params: the parameters, as tensors, as (name, tensor) pairs, or as dicts of parameter groups.
