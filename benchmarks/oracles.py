@@ -3,6 +3,7 @@
     pip install --no-deps pytorch_optimizer==4.1.0 lion-pytorch==0.2.5 prodigyopt==1.1.2
     pip install optax==0.2.8
     python benchmarks/oracles.py
+    python benchmarks/oracles.py --dialects  # with keras and pytest too: for docs/dialects.md
 
 Float64, 40 steps, three tensors, normal gradients that grow a little. A package that is missing is left out.
 """
@@ -10,6 +11,7 @@ Float64, 40 steps, three tensors, normal gradients that grow a little. A package
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -134,7 +136,7 @@ def cases() -> Iterator[tuple[str, str | Rule, dict[str, float], Callable[[Any],
     for name, shapes in (("", MATRICES), ("_vector", VECTORS), ("_stack", ((3, 5, 7, 4), (2, 6, 3)))):
         yield "torch.optim", f"adafactor{name}", own, plain("Adafactor", weight_decay=0.1), shapes
     paper = lambda o: by_optax(o.adafactor(1e-2, min_dim_size_to_factor=1))  # noqa: E731
-    yield "optax", "adafactor_paper", {}, paper, MATRICES
+    yield "optax", rules.get("adafactor", "paper"), {}, paper, MATRICES
     clipped = chain(modifiers.agc, rules.get("momentum"))
     sgd = lambda o: by_optax(o.chain(o.adaptive_grad_clip(0.3, axis=1), o.sgd(0.1, momentum=0.9)))  # noqa: E731
     yield "optax", clipped, {"lr": 0.1, "clipping": 0.3}, sgd, MATRICES
@@ -155,4 +157,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if "--dialects" in sys.argv:
+        import _dialects
+
+        _dialects.main()
+    else:
+        main()
