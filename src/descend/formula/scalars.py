@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import chance
-from .nodes import ARITHMETIC, COMPARISON, Node, text
+from .nodes import ARITHMETIC, COMPARISON, Node, name, text
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +81,19 @@ class ScalarProgram:
     def _arrays(self) -> Callable[..., Any]:
         return self._compiled(self._written(choose="where({0}, {1}, {2})"), _NUMPY)
 
+    @cached_property
+    def _takes_roots(self) -> bool:
+        """Whether a number is raised to a power that may be broken."""
+        powers = [n.args[1] for n in below([*self.row, *self.states.values()], ()) if n.op == "pow"]
+        return any(n != name("t") and not (n.op == "const" and n.number.is_integer()) for n in powers)
+
     def __call__(self, *values: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The row and the new scalar states; division by zero gives infinity or NaN."""
         try:
             row, states = self._numbers(*values)
-        except (ArithmeticError, ValueError):
+            if self._takes_roots and any(isinstance(x, complex) for x in (*row, *states)):
+                raise ValueError("a root of a negative number, which Python makes complex")
+        except (ArithmeticError, ValueError, TypeError):
             with np.errstate(all="ignore"):
                 row, states = self._careful(*map(np.float64, values))
         return row, states

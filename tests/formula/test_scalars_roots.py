@@ -1,0 +1,35 @@
+"""What the host computes with Python's numbers, where Python would leave the real ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import descend
+from descend.formula import rule_of, stage
+from descend.formula.vocabulary import where
+
+
+def rooted(p, g, power=0.5, base=4.0, lr=1.0):
+    p = p - lr * base**power * g
+    return p
+
+
+def compared(p, g, power=0.5, base=4.0):
+    p = p - where(base**power > 1, 1, 0) * g
+    return p
+
+
+@pytest.mark.parametrize(("base", "step"), [(4.0, 2.0), (-4.0, math.nan)])
+def test_a_root_of_a_negative_number_is_nan(base: float, step: float) -> None:
+    w = torch.nn.Parameter(torch.zeros(1))
+    w.grad = torch.full((1,), -1.0)
+    descend.optimizer(rooted)([w], base=base).step()
+    assert w.item() == pytest.approx(step, nan_ok=True)
+
+
+def test_a_comparison_of_one_is_false() -> None:
+    row, _ = stage(rule_of(compared)).scalars(1.0, 0.5, -4.0)
+    assert 0.0 in [abs(x) for x in row]
