@@ -13,7 +13,7 @@ from test_rules_limits import line
 
 import descend
 from descend.kernels import reference
-from descend.optim import base
+from descend.optim import ways
 
 SHAPES = ((33, 70), (5, 3), (1, 16), (64, 1))
 by_name = pytest.mark.parametrize("line", REDUCTION, ids=lambda line: line.name)
@@ -23,7 +23,7 @@ by_name = pytest.mark.parametrize("line", REDUCTION, ids=lambda line: line.name)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each back end; the CPU kernel refuses nothing here by itself."""
     if request.param == "torch":
-        monkeypatch.setattr(base, "cpu_takes", lambda member, rule: False)
+        monkeypatch.setattr(ways, "cpu_takes", lambda member, rule: False)
     return str(request.param)
 
 
