@@ -179,6 +179,20 @@ def machine(*packages: str) -> str:
     )
 
 
+def environment(threads: int) -> dict[str, str]:
+    """For a process in which torch, its compiled code and XLA have so many threads from the start."""
+    found = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    found |= {"NPROC": str(threads), "JAX_PLATFORMS": "cpu"}  # what XLA's thread pool asks
+    if threads == 1:
+        found["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    return found
+
+
+def counted(threads: int) -> str:
+    """The thread count in words."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
 def deliver(text: str, out: str | None) -> None:
     """Print the report and, if asked, write it to a file."""
     print(text)

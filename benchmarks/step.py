@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,10 @@ from typing import Any
 from _timing import (
     Contender,
     Measured,
+    counted,
     deliver,
     duration,
+    environment,
     factor,
     machine,
     note,
@@ -149,14 +150,10 @@ def measure(threads: int, given: argparse.Namespace) -> Iterator[Case]:
 
 def in_own_process(threads: int, options: list[str]) -> list[Case]:
     """Measure in a process that has so many threads from its start."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    environment |= {"NPROC": str(threads), "JAX_PLATFORMS": "cpu"}  # what XLA's thread pool asks
-    if threads == 1:
-        environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "cases.json"
         command = [sys.executable, __file__, "--threads", str(threads), "--cases", str(path), *options]
-        subprocess.run(command, env=environment, check=True)
+        subprocess.run(command, env=environment(threads), check=True)
         found = json.loads(path.read_text(encoding="utf-8"))
     return [Case(**{**case, "measured": Measured(**case["measured"])}) for case in found]
 
@@ -187,11 +184,6 @@ def report(cases: list[Case]) -> str:
         ]
     parts += ["## Targets", targets_table(cases), kept(cases)]
     return "\n\n".join(parts)
-
-
-def counted(threads: int) -> str:
-    """The thread count in words."""
-    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def adam_table(cases: list[Case]) -> str:

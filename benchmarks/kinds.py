@@ -1,0 +1,337 @@
+"""Whole steps of element, reduction and matrix rules, chains and wrappers, beside the best-known packages.
+
+    python benchmarks/kinds.py --prepare
+    python benchmarks/kinds.py --out benchmarks/kinds.md
+
+Ours, our own AdamW and every package's way to take the same step take turns in rounds, in rotated order, each
+on parameters of its own; a round in which other processes took the processor is discarded. Every rule has a
+process of its own, so that no package's settings reach another rule. `--prepare` fills the caches of those
+who compile. docs/build_kinds.py reads the speeds of docs/kinds.md out of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from _first_step import MAKERS
+from _timing import (
+    Contender,
+    Measured,
+    counted,
+    deliver,
+    duration,
+    environment,
+    factor,
+    machine,
+    note,
+    quartiles,
+    ratios,
+    rounds,
+    table,
+)
+
+OURS, ADAMW = "descend", "descend AdamW"
+BEST = "the best peer"
+CHAIN = "clip_value, adamw, cautious_unscaled, ema_weights"
+LARGE = ("1M", "16M")
+PACKAGES = (
+    *("torch", "pytorch_optimizer", "heavyball", "jax", "optax"),
+    *("schedulefree", "prodigyopt", "lion-pytorch", "adan-pytorch", "torch-optimi"),
+)
+SECONDS = {"300 × 32": 2.0, "1M": 3.0, "16M": 8.0}
+"""For a case; others, and those with compiled contenders at least, have the time of the middle one."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is asked of a rule: over a peer at least, or in steps of our AdamW at most."""
+
+    rule: str
+    sizes: tuple[str, ...]
+    against: str
+    limit: float
+
+
+BARS = (
+    Bar(CHAIN, LARGE, ADAMW, 1.45),
+    Bar("adamw, cautious", LARGE, ADAMW, 1.8),
+    Bar("clip_global_norm, adamw", LARGE, ADAMW, 1.25),
+    Bar("clip_global_norm, adamw", LARGE, "torch: clip_grad_norm_, fused AdamW", 1.3),
+    Bar("lamb", LARGE, ADAMW, 1.6),
+    Bar("lamb", LARGE, BEST, 1.7),
+    Bar("adafactor", LARGE, BEST, 4.0),
+)
+AHEAD = {"element": 1.0, "reduction": 1.0}
+"""By kind: over the best peer at least, at every size."""
+
+
+@dataclass
+class Case:
+    """What was measured of one rule at one size."""
+
+    rule: str
+    kind: str
+    size: str
+    measured: Measured
+    cycle: int
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def best(self) -> str | None:
+        """The quickest peer."""
+        peers = [n for n in self.measured.step if n not in (OURS, ADAMW)]
+        return min(peers, key=lambda n: quartiles(self.measured.step[n])[1], default=None)
+
+    def over(self, name: str, below: str = OURS) -> list[float]:
+        """How many times the time of `below` a contender takes, round by round."""
+        return ratios(self.measured.step[name], self.measured.step[below])
+
+
+# -- measuring, in a process per rule ---------------------------------------------------------------------
+
+
+def measure(names: list[str], given: argparse.Namespace) -> Iterator[Case]:
+    """All cases of some rules."""
+    import _kinds_peers as peers
+    import _kinds_subjects
+    import torch
+
+    torch.set_num_threads(given.threads)
+    everything = _kinds_subjects.subjects()
+    for name in names:
+        subject = everything[name]
+        for size in subject.sizes:
+            if given.sizes and size.name not in given.sizes:
+                continue
+            started = time.perf_counter()
+            contenders, missing = ready(peers, subject, size, given)
+            if given.prepare:
+                measured = Measured()
+            else:
+                seconds = SECONDS.get(size.name, 3.0) * given.scale
+                measured = rounds(contenders, seconds, 0.001 if given.smoke else 0.02)
+            for times in measured.step.values():
+                times[:] = [t / subject.cycle for t in times]
+            yield Case(name, subject.kind, size.name, measured, subject.cycle, missing)
+            contenders.clear()
+            torch._dynamo.reset()
+            gc.collect()
+            note(f"{time.perf_counter() - started:6.1f} s  {name}, {size.name}")
+
+
+def ready(
+    peers: Any, subject: Any, size: Any, given: argparse.Namespace
+) -> tuple[list[Contender], dict[str, str]]:
+    """Every contender after its first steps, and the reasons why others are missing."""
+    layout = size.shrunk() if given.smoke else size
+    contenders: list[Contender] = []
+    missing: dict[str, str] = {}
+
+    def add(name: str, make: Any) -> None:
+        step = make(peers.Given(layout))
+        whole = step if subject.cycle == 1 else lambda: [step() for _ in range(subject.cycle)]
+        contenders.append(Contender(name, whole))
+        contenders[-1].turn(2)  # states, compilation
+
+    add(OURS, subject.ours)
+    add(ADAMW, peers.ours("adamw", lr=peers.LR, weight_decay=peers.DECAY))
+    for name, peer in subject.peers.items():
+        if peer.compiles and given.smoke:
+            missing[name] = "left out of a smoke run"
+            continue
+        if peer.compiles and size.count > 1 and not given.all:
+            missing[name] = "left out: compiles for minutes (--all)"
+            continue
+        try:
+            add(name, peer.make)
+        except ImportError as error:
+            missing[name] = f"not installed ({error.name or error})"
+        except Exception as error:  # a peer that cannot be built here is a cell of its own, not our failure
+            missing[name] = f"failed: {type(error).__name__}"
+            note(f"{name}: {error}")
+    return contenders, missing
+
+
+def in_own_process(names: list[str], given: argparse.Namespace) -> list[Case]:
+    """Measure in a process whose packages have so many threads from its start."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "cases.json"
+        command = [sys.executable, __file__, "--cases", str(path), "--only", *names]
+        command += ["--threads", str(given.threads), "--scale", str(given.scale)]
+        command += [f"--{flag}" for flag in ("smoke", "prepare", "all") if getattr(given, flag)]
+        command += ["--sizes", *given.sizes] if given.sizes else []
+        subprocess.run(command, env=environment(given.threads), check=True)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return [Case(**{**case, "measured": Measured(**case["measured"])}) for case in found]
+
+
+def first_steps(names: list[str], given: argparse.Namespace) -> str:
+    """Fresh processes, at first with empty caches, then with what the first left there; as a table."""
+    rows = []
+    for package, rule in MAKERS:
+        if rule not in names or (given.smoke and package != "descend"):
+            continue
+        with tempfile.TemporaryDirectory() as cache:
+            caches = {f"{name}_CACHE_DIR": cache for name in ("DESCEND", "TORCHINDUCTOR", "TRITON")}
+            caches |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            found = []
+            for _ in range(2 if given.smoke else 4):
+                result = subprocess.run(
+                    [sys.executable, str(Path(__file__).parent / "_first_step.py"), package, rule],
+                    env={**environment(given.threads), **caches},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if result.returncode != 0:
+                    note(result.stderr)
+                    break
+                found.append(json.loads(result.stdout.splitlines()[-1]))
+        note(f"first step, {package}, {rule}")
+        if len(found) < 2:
+            rows.append([f"{rule}, {package}", "– failed, or not installed", "–", "–"])
+            continue
+        cold, *warm = found
+        imports, whole = ([w[key] for w in warm] for key in ("imports", "all"))
+        rows.append([f"{rule}, {package}", f"{cold['all']:.2f} s", duration(whole), duration(imports)])
+    return table(["", "cold caches", "warm caches", "of it imports"], rows)
+
+
+# -- the report -------------------------------------------------------------------------------------------
+
+
+def speed_table(cases: list[Case]) -> str:
+    """A row for every rule and size."""
+    rows = []
+    for c in cases:
+        best = c.best()
+        others = [f"{n} {factor(c.over(n))}" for n in c.measured.step if n not in (OURS, ADAMW, best)]
+        others += [f"{n} – {reason}" for n, reason in c.missing.items()]
+        rows.append(
+            [
+                c.rule,
+                c.size,
+                duration(c.measured.step[OURS]),
+                factor(c.over(OURS, ADAMW)),
+                best or "–",
+                "–" if best is None else factor(c.over(best)),
+                "; ".join(others),
+            ]
+        )
+    return table(
+        ["rule", "size", "ours", "in AdamW's", "best peer", "over ours", "other peers over ours"], rows
+    )
+
+
+def bars_table(cases: list[Case]) -> str:
+    """Every bar, what was measured, and whether it was reached; undecided where rounds were disturbed."""
+    rows = []
+    by_rule: dict[str, list[Case]] = {}
+    for c in cases:
+        by_rule.setdefault(c.rule, []).append(c)
+    bars = [bar for bar in BARS if bar.rule in by_rule]
+    for rule, mine in by_rule.items():
+        if mine[0].kind in AHEAD:
+            sizes = tuple(c.size for c in mine)
+            bars.append(Bar(rule, sizes, BEST, AHEAD[mine[0].kind]))
+    for bar in bars:
+        for c in (c for c in by_rule[bar.rule] if c.size in bar.sizes):
+            rows.append(judged(bar, c))
+    return table(["bar", "asked", "measured", "verdict"], rows)
+
+
+def judged(bar: Bar, c: Case) -> list[str]:
+    """One row: a bar at one size."""
+    peer = c.best() if bar.against == BEST else bar.against
+    at_most = peer == ADAMW
+    what = f"{c.rule}, {c.size}, {'in times of our AdamW' if at_most else f'against {peer or BEST}'}"
+    asked = f"{'≤' if at_most else '≥'} {bar.limit:g}×"
+    if peer not in c.measured.step:
+        return [what, asked, "–", "not measured"]
+    values = c.over(OURS, ADAMW) if at_most else c.over(peer)
+    middle = quartiles(values)[1]
+    reached = middle <= bar.limit if at_most else middle >= bar.limit
+    verdict = "undecided: disturbed" if c.measured.disturbed else "reached" if reached else "not reached"
+    return [what, asked, factor(values), verdict]
+
+
+def report(cases: list[Case], first: str) -> str:
+    """All tables, as Markdown."""
+    kinds = dict.fromkeys(c.kind for c in cases)
+    total, left = sum(c.measured.rounds for c in cases), sum(c.measured.kept for c in cases)
+    disturbed = sum(c.measured.disturbed for c in cases)
+    kept = f"{total} rounds, {total - left} discarded because other processes took the processor."
+    if disturbed:
+        kept += f" {disturbed} of the {left} kept were disturbed too: some cases had too few quiet rounds."
+    parts = ["## Bars", bars_table(cases)]
+    for kind in kinds:
+        parts += [f"## {kind.capitalize()}", speed_table([c for c in cases if c.kind == kind])]
+    parts += [
+        "## The first step of a fresh process",
+        "One 1024 × 1024 parameter; from before the imports, torch's or jax's among them, to the step's end.",
+        first,
+        kept,
+    ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", help="write the tables to this file too")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these rules and chains")
+    parser.add_argument("--sizes", nargs="+", help="only these, as the table names them")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--scale", type=float, default=1.0, help="stretch the time given to every case")
+    parser.add_argument("--all", action="store_true", help="also contenders that compile for minutes")
+    parser.add_argument("--prepare", action="store_true", help="only fill the caches of those who compile")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds in all; the numbers mean nothing")
+    parser.add_argument("--cases", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.smoke:
+        given.scale = 0.0
+    if given.cases is not None:
+        cases = list(measure(given.only, given))
+        Path(given.cases).write_text(json.dumps([asdict(c) for c in cases]), encoding="utf-8")
+        return
+    import _kinds_subjects
+
+    known = list(_kinds_subjects.subjects())
+    unknown = [name for name in given.only or [] if name not in known]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; use some of {'; '.join(known)}")
+    names = given.only or known
+    started = time.perf_counter()
+    runs = [names] if given.smoke else [[name] for name in names]
+    cases = [case for run in runs for case in in_own_process(run, given)]
+    if given.prepare:
+        return
+    first = first_steps(["adamw"] if given.smoke else names, given)
+    head = [
+        "# Every kind of rule, beside other packages",
+        f"{machine(*PACKAGES)}; {counted(given.threads)}",
+    ]
+    if given.smoke:
+        head.append("A smoke run: the numbers mean nothing.")
+    head.append(
+        "Times of a whole step, ratios taken round by round: median (quartiles). *In AdamW's*: our step over"
+        " a step of our AdamW of the same size, in the same rounds. *Over ours*: a peer's step over ours."
+    )
+    took = f"Measured in {time.perf_counter() - started:.0f} s."
+    deliver("\n\n".join([*head, report(cases, first), took]), given.out)
+
+
+if __name__ == "__main__":
+    main()
