@@ -219,7 +219,12 @@ def test_a_shared_hyper_parameter_is_as_the_rule_has_it() -> None:
         p = p - lr * p
         return p
 
-    found = chain(shrinking, ADAM).hyper("lr")
+    @rule(title="growing", source="a test")
+    def growing(u, lr=Hyper(8.0, "[0, 9]", "yet another")):  # type: ignore[no-untyped-def]
+        u = u * (1 + lr)
+        return u
+
+    found = chain(shrinking, ADAM, growing).hyper("lr")
     assert found == ADAM.hyper("lr")
 
 
