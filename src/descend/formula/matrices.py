@@ -82,16 +82,16 @@ class Matrices:
 
     def _check(self, n: Node) -> None:
         if self._rewrite.domain(n) == "turned":
-            raise ShapeError(f"{n.op!r} makes a matrix of columns x rows; transpose the result instead")
+            raise ShapeError(f"{n.op!r} makes a matrix of columns x rows; transpose the result instead", n)
         if n.op != "every":
             return
         word = next((word for word, made in self.kept.items() if made == n), None)
         if n.args[1].op != "name" or n.args[1].word != "t":
-            raise ShapeError("'every' counts steps: write every(k, t, …, old)")
+            raise ShapeError("'every' counts steps: write every(k, t, …, old)", n)
         if not is_matrix(n.args[2]) or n.args[2].op in ("transpose", "every"):
-            raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)")
+            raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)", n)
         if word is None or n.args[3].op != "name" or n.args[3].word != word:
-            raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)")
+            raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)", n)
 
     def _out(self, n: Node) -> str:
         for word, made in self.kept.items():
@@ -105,9 +105,9 @@ class Matrices:
         if inner.op == "name" or inner in self.steps or inner in self._held:
             return
         if inner.op == "transpose":
-            raise ShapeError("'transpose' of a transposed matrix is the matrix")
+            raise ShapeError("'transpose' of a transposed matrix is the matrix", inner)
         if self._rewrite.domain(inner) == "turned":
-            raise ShapeError("a transposed matrix only stands directly inside matmul(…)")
+            raise ShapeError("a transposed matrix only stands directly inside matmul(…)", inner)
         word = next((word for word, made in self._new.items() if made == inner), None)
         if word is None:
             word = self._temporary(inner)

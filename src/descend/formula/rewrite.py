@@ -31,27 +31,34 @@ SIDES = {
 
 
 class ShapeError(ValueError):
-    """Matrices in a formula that do not fit together."""
+    """Matrices in a formula that do not fit together; `node` is the operation on them."""
+
+    def __init__(self, why: str, node: Node) -> None:
+        super().__init__(why)
+        self.node = node
 
 
-def _matrix_domain(op: str, given: list[str]) -> str:
+def _matrix_domain(n: Node, given: list[str]) -> str:
     """The domain of a matrix word, from those of its arguments."""
+    op = n.op
     matrices = 2 if op in ("matmul", "eigenbasis") else 1
     whole = given[2:] if op == "every" else given[:matrices]
     wrong = [x for x in whole if x not in SIDES]
     if wrong or any(x != "scalar" for x in given[matrices:] if op != "every"):
-        raise ShapeError(f"{op!r} takes {len(whole)} whole matrices first, then numbers")
+        raise ShapeError(f"{op!r} takes {len(whole)} whole matrices first, then numbers", n)
     if op == "transpose":
         return {"element": "turned", "turned": "element"}.get(whole[0], whole[0])
     if op in ("inverse_root", "eigenbasis") and (whole[0] not in ("left", "right") or len({*whole}) > 1):
-        raise ShapeError(f'{op!r} takes square matrices, State(shape="left") or "right", not one like p')
+        raise ShapeError(f'{op!r} takes square matrices, State(shape="left") or "right", not one like p', n)
     if op == "every" and len({*whole}) > 1:
-        raise ShapeError("'every' chooses between two matrices of one shape")
+        raise ShapeError("'every' chooses between two matrices of one shape", n)
     if op != "matmul":
         return whole[0]
     (height, inner), (other, width) = SIDES[whole[0]], SIDES[whole[1]]
     if inner != other:
-        raise ShapeError(f"'matmul' of a matrix with {inner} on the right with one with {other} on the left")
+        raise ShapeError(
+            f"'matmul' of a matrix with {inner} on the right with one with {other} on the left", n
+        )
     return next(domain for domain, sides in SIDES.items() if sides == (height, width))
 
 
@@ -82,12 +89,12 @@ class Rewriter:
             elif is_random(n):
                 found = "element"
             elif is_matrix(n):
-                found = _matrix_domain(n.op, [self.domain(a) for a in n.args])
+                found = _matrix_domain(n, [self.domain(a) for a in n.args])
             else:
                 inside = {self.domain(a) for a in n.args} - {"scalar"}
                 if len(inside) > 1 and inside & {"left", "right", "turned"}:
                     raise ShapeError(
-                        f"{n.op!r} mixes matrices of different shapes; matmul(x, y) multiplies them"
+                        f"{n.op!r} mixes matrices of different shapes; matmul(x, y) multiplies them", n
                     )
                 found = "element" if len(inside) > 1 else inside.pop() if inside else "scalar"
             self._domain[n] = found

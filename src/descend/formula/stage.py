@@ -172,7 +172,7 @@ class _Stager:
             changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
             self.matrices = Matrices(rule, self.rewrite, {word: self.outputs[word] for word in changed})
         except ShapeError as error:
-            self._refuse(str(error))
+            self._refuse(str(error), self._where(error.node))
         self.new = {w: self.rewrite(self.outputs[w]) for w in changed if w not in self.matrices.kept}
         self.new |= {word: self.rewrite(n) for word, n in self.matrices.materialised.items()}
         self.domains |= self.matrices.temporaries
@@ -183,7 +183,7 @@ class _Stager:
         try:
             own, new = self.domains.get(word, "scalar"), self.rewrite.domain(n)
         except ShapeError as error:
-            self._refuse(str(error), word)
+            self._refuse(str(error), self._where(error.node) or word)
         if new in (own, "scalar") or (own == "element" and new in ("rows", "columns")):
             return
         if {own, new} & {"left", "right", "turned"}:
@@ -292,9 +292,14 @@ class _Stager:
             sorted_in[place].append(self.matrices.routine(n))
         return tuple(map(tuple, sorted_in))
 
+    def _where(self, wrong: Node) -> str:
+        """The first name whose value holds an operation."""
+        named = (item for f in self.rule.formulas for item in f.reading.names.items())
+        return next((word for n, word in named if wrong in walk([n])), "")
+
     def _refuse(self, why: str, word: str = "") -> NoReturn:
-        """Point at the line that makes the new value of a name, or at the formula."""
-        own = [f.reading for f in self.rule.formulas if word in f.reading.outputs]
+        """Point at the line that gives a name its value, or at the formula."""
+        own = [f.reading for f in self.rule.formulas if word in f.reading.assigned]
         (own or [self.rule.formulas[-1].reading])[-1].refuse(why, word)
 
     def _first(self, cuts: list[_Cut], states: Iterable[Node]) -> tuple[Node, ...]:

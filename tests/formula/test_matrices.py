@@ -1,0 +1,221 @@
+"""Words for whole matrices: where they run, what lies in memory for them, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+import descend
+from descend import rules
+from descend.errors import FormulaError
+from descend.formula import State, rule_of, stage
+from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, newton_schulz, norm, transpose
+from descend.kernels import reference
+
+L = State(shape="left")
+R = State(shape="right")
+
+
+def described(program):
+    """Every pass as its domain and what it writes, with the matrix words between them."""
+    found = []
+    for routines, one in zip(program.routines, [*program.passes, None], strict=True):
+        found += [f"{r.out} <- {r.op}({', '.join(w for w, _ in r.arguments)})" for r in routines]
+        found += [f"{one.domain}: {' '.join(one.written)}"] if one else []
+    return found
+
+
+def test_muon_is_two_passes_with_the_iterations_between_them():
+    program = stage(rules.get("muon"))
+    assert described(program) == ["element: m u", "o <- newton_schulz(u)", "element: p"]
+    assert set(program.temporaries) == {"u", "o"}
+    assert program.bytes_moved == 4 + 3
+
+
+def test_shampoo_s_squares_are_passes_of_their_own_and_need_no_copies():
+    program = stage(rules.get("shampoo"))
+    assert described(program) == [
+        "w_1 <- matmul(g, g)",
+        "w_3 <- matmul(g, g)",
+        "left: L",
+        "right: R",
+        "L_root <- inverse_root(L)",
+        "R_root <- inverse_root(R)",
+        "w_2 <- matmul(L_root, g)",
+        "w_4 <- matmul(w_2, R_root)",
+        "element: p",
+    ]
+
+
+def test_a_state_is_overwritten_only_when_nothing_needs_its_old_value():
+    order = described(stage(rules.get("soap")))
+    for basis in ("Q_L", "Q_R"):
+        renewed = next(k for k, line in enumerate(order) if line.startswith(f"{basis} <-"))
+        taken = [k for k, line in enumerate(order) if f"{basis}" in line.split("(")[-1] and k != renewed]
+        assert taken
+        assert max(taken) < renewed
+
+
+def test_a_pass_waits_for_a_word_that_takes_the_old_state():
+    def late(p, g, m, lr=0.1):
+        o = matmul(matmul(m, transpose(g)), g)
+        m = m + g
+        p = p - lr * (o + m)
+        return p, m
+
+    order = described(stage(rule_of(late)))
+    assert next(line for line in order if "matmul" in line).endswith("(m, g)")
+    writing = next(k for k, line in enumerate(order) if line == "element: p m" or line.endswith(" m"))
+    assert writing > next(k for k, line in enumerate(order) if "(m, g)" in line)
+    check(late, steps=3)
+
+
+def test_what_a_word_made_can_be_summed():
+    def grafted(p, g, lr=0.1):
+        o = newton_schulz(g, 5, 1.5, -0.5, 0, 1e-7, 64)
+        p = p - lr * norm(g) / norm(o) * o
+        return p
+
+    check(grafted, steps=2)
+
+
+def check(formula, steps):
+    """The optimizer of a formula beside the reference, from the same start."""
+    rule = rule_of(formula)
+    source = torch.Generator().manual_seed(0)
+    w = torch.randn(4, 6, generator=source, dtype=torch.float64).requires_grad_()
+    hypers = {h.name: h.default for h in rule.hypers}
+    p, kept = w.detach().numpy().copy(), reference.initial_states(rule, w.detach().numpy(), hypers)
+    opt = descend.optimizer(formula)([w])
+    for t in range(1, steps + 1):
+        w.grad = torch.randn(4, 6, generator=source, dtype=torch.float64)
+        p, kept = reference.step(rule, p, w.grad.numpy(), t, kept, hypers)
+        opt.step()
+    np.testing.assert_allclose(w.detach().numpy(), p, rtol=1e-10, atol=1e-12)
+
+
+def mixed(p, g, L=L):
+    L = L + g
+    p = p - g
+    return p, L
+
+
+def other_side(p, g, L=L):
+    L = matmul(transpose(g), g)
+    p = p - g
+    return p, L
+
+
+def both_sides(p, g, L=L, R=R):
+    L = L + R
+    p = p - g
+    return p, L, R
+
+
+def inner(p, g, lr=0.1):
+    p = p - lr * matmul(g, g)
+    return p
+
+
+def turned(p, g, lr=0.1):
+    p = p - lr * transpose(g)
+    return p
+
+
+def outside(p, g, lr=0.1):
+    p = p - lr * matmul(transpose(g) + 1, matmul(g, transpose(g)))
+    return p
+
+
+def not_square(p, g, lr=0.1):
+    p = p - lr * inverse_root(g, 2, 1e-6)
+    return p
+
+
+def a_number(p, g, lr=0.1):
+    p = p - lr * matmul(lr, g)
+    return p
+
+
+def not_kept(p, g, t, L=L, k=10.0):
+    L = L + matmul(g, transpose(g))
+    p = p - matmul(every(k, t, inverse_root(L, 4, 1e-6), L), g)
+    return p, L
+
+
+def no_step(p, g, t, L=L, Q=L, k=10.0):
+    L = L + matmul(g, transpose(g))
+    Q = every(k, k, eigenbasis(L, Q), Q)
+    p = p - matmul(Q, g)
+    return p, L, Q
+
+
+def no_word(p, g, t, L=L, k=10.0):
+    L = every(k, t, L + 1, L)
+    p = p - matmul(L, g)
+    return p, L
+
+
+def old_and_new(p, g, t, L=L, Q=L, k=10.0):
+    L = L + matmul(g, transpose(g))
+    x = matmul(Q, g)
+    Q = every(k, t, eigenbasis(L, Q), Q)
+    p = p - matmul(transpose(Q), matmul(Q, x))
+    return p, L, Q
+
+
+def per_element(p, g, m=State(shape="rows"), lr=0.1):
+    m = matmul(g, transpose(g))
+    p = p - lr * g
+    return p, m
+
+
+WRONG = [
+    (mixed, "mixes matrices of different shapes"),
+    (other_side, "columns x columns"),
+    (both_sides, "different shapes"),
+    (inner, "'matmul' of a matrix with columns on the right with one with rows on the left"),
+    (turned, "mixes matrices of different shapes"),
+    (outside, "transposed|different shapes"),
+    (not_square, "square"),
+    (a_number, "2 whole matrices"),
+    (not_kept, "kept in a state"),
+    (no_step, "every.k, t"),
+    (no_word, "repeats a matrix word"),
+    (per_element, "'m' is"),
+]
+
+
+@pytest.mark.parametrize(("formula", "says"), WRONG, ids=lambda x: getattr(x, "__name__", ""))
+def test_matrices_that_do_not_fit_are_refused(formula, says):
+    with pytest.raises(FormulaError, match=says) as raised:
+        stage(rule_of(formula))
+    line = raised.value.args[0].splitlines()[1]
+    assert any(word in line for word in ("matmul", "L + ", "every", "transpose", "inverse_root")), line
+
+
+def test_a_matrix_rule_for_a_vector_needs_another_rule():
+    def half(p, g, lr=0.1):
+        p = p - lr * newton_schulz(g, 5, 1.5, -0.5, 0, 1e-7, 32)
+        return p
+
+    w = torch.zeros(3, requires_grad=True)
+    w.grad = torch.ones(3)
+    with pytest.raises(descend.UsageError, match="otherwise"):
+        descend.optimizer(half)([w]).step()
+
+
+def test_words_have_their_number_of_arguments():
+    def short(p, g):
+        p = p - matmul(g)
+        return p
+
+    with pytest.raises(FormulaError, match="'matmul' takes 2"):
+        stage(rule_of(short))
+
+
+def test_the_old_and_the_new_basis_side_by_side():
+    """`x` needs the old basis, the products after it the new one."""
+    order = described(stage(rule_of(old_and_new)))
+    renewed = next(k for k, line in enumerate(order) if line.startswith("Q <-"))
+    assert any("(Q, g)" in line for line in order[:renewed])
+    assert any(line.startswith("w") and "Q" in line for line in order[renewed + 1 :])
