@@ -22,6 +22,7 @@ _FLAGS = {
     "model": "model.name",
     "init": "model.init",
     "rule": "rule.name",
+    "dialect": "rule.dialect",
     "lr": "rule.lr",
     "clip_norm": "batch.clip_norm",
     "batch": "batch.size",
@@ -60,6 +61,7 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--model", help="linear, logistic, softmax, mlp or cnn. [default: one that suits the data]")
 @click.option("--init", help="The initialiser of the weights, as in he_normal.")
 @click.option("--rule", help="The update rule: see descend rules; or a file, my_rule.py. [default: adam]")
+@click.option("--dialect", help="Whose form of the rule: torch, keras, optax or paper. [default: torch]")
 @click.option("--lr", type=float, help="The learning rate. [default: the rule's]")
 @click.option("--clip-norm", type=float, help="Scale the gradient down to this norm where it is longer.")
 @click.option("--batch", metavar="SIZE", help="Samples a step: a number, full or auto. [default: 64]")

@@ -15,6 +15,7 @@ from .config import MINIMIZE, Settings
 _FLAGS = {
     "maximize": "problem.maximize",
     "rule": "rule.name",
+    "dialect": "rule.dialect",
     "lr": "rule.lr",
     "steps": "stop.steps",
     "minutes": "stop.minutes",
@@ -38,6 +39,7 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--start", metavar="X,Y,...", help="Where to start: a number for each variable.")
 @click.option("--maximize", is_flag=True, default=None, help="Climb instead.")
 @click.option("--rule", help="The update rule: see descend rules; or my_rule.py. [default: gradient_descent]")
+@click.option("--dialect", help="Whose form of the rule: torch, keras, optax or paper. [default: torch]")
 @click.option("--lr", type=float, help="The learning rate. [default: measured at the start]")
 @click.option("--steps", type=int, help="Stop after so many steps. [default: 1000]")
 @click.option("--minutes", type=float, help="Stop after so many minutes.")

@@ -19,6 +19,7 @@ def command() -> None:
     from rich.table import Table
 
     from .. import rules
+    from ..formula import DIALECTS
 
     piped = not sys.stdout.isatty()
     page = io.StringIO()
@@ -27,12 +28,15 @@ def command() -> None:
     table.add_column("rule", style="cyan", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("what it does", ratio=3)
+    table.add_column("dialects", ratio=1)
     table.add_column("hyper-parameters", ratio=3)
     table.add_column("source", style="dim", ratio=3 if piped else 2)
     for name in rules.names():
         rule = rules.get(name)
         hypers = ", ".join(f"{hyper.name}={_value(hyper.default)}" for hyper in rule.hypers)
-        table.add_row(name, rule.kind, rule.summary, hypers, rule.source if piped else _short(rule.source))
+        spoken = " ".join(word for word in DIALECTS if word in rule.dialects)
+        source = rule.source if piped else _short(rule.source)
+        table.add_row(name, rule.kind, rule.summary, spoken, hypers, source)
     console.print(table)
     if piped:
         click.echo("\n".join(line.rstrip() for line in page.getvalue().splitlines()))

@@ -9,9 +9,10 @@ from .app import debug_option
 
 @click.command("show")
 @click.argument("rule")
+@click.option("--dialect", help="Whose form of it: torch, keras, optax or paper.")
 @debug_option
-def command(rule: str) -> None:
+def command(rule: str, dialect: str | None) -> None:
     """Show RULE: its formula as written, what is computed when, and the code of each back end."""
     from .. import kernels, rules
 
-    click.echo(kernels.show(rules.get(rule)))
+    click.echo(kernels.show(rules.get(rule, dialect)))

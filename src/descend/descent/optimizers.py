@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import rules
 from ..errors import UsageError, nearest
 from ..formula import Rule as Formulas
 from ..optim import optimizer
@@ -74,15 +75,17 @@ def check_rate(lr: Any) -> float | None:
     return float(lr)
 
 
-def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
+def factory(rule: Any, dialect: str | None = None) -> tuple[Callable[..., torch.optim.Optimizer], str]:
     """The class or function that makes the optimizer, and what to call it.
 
     A name is one of `descend.rules.names()`, a file as `my_rule.py` or `my_rule.py:name`, or a torch class as
-    `torch.optim.RMSprop`.
+    `torch.optim.RMSprop`. `dialect` says whose form of the rule is wanted.
 
     Raises:
-        UsageError: no such rule, or nothing that makes optimizers.
+        UsageError: no such rule or dialect, or nothing that makes optimizers.
     """
+    if dialect is not None and not own_rule.is_formula(rule) and not _is_name(rule):
+        raise UsageError(f"dialect={dialect!r} is for rules of descend; {rule!r} is none")
     if isinstance(rule, os.PathLike):
         rule = os.fspath(rule)
     if isinstance(rule, str):
@@ -97,9 +100,9 @@ def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
             if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
                 raise UsageError(f"rule {rule!r}: torch.optim has no optimizer of this name")
             return found, rule
-        return optimizer(rule), own_rule.whole_name(rule)
+        return optimizer(rule, dialect=dialect), own_rule.whole_name(rule)
     if own_rule.is_formula(rule):
-        made = optimizer(rule)
+        made = optimizer(rule, dialect=dialect)
         return made, f"own:{made.__name__}"
     if callable(rule) and not isinstance(rule, torch.optim.Optimizer):
         if isinstance(rule, type) and rule.__module__.startswith("torch.optim."):
@@ -114,6 +117,8 @@ def factory(rule: Any) -> tuple[Callable[..., torch.optim.Optimizer], str]:
 def make(rule: Rule, parameters: Sequence[Tensor], lr: float | None, hypers: Mapping[str, Any]) -> Made:
     """An optimizer over `parameters`, with `lr` and `hypers` where they are given.
 
+    Among the hyper-parameters may be the "dialect" of the rule.
+
     Raises:
         UsageError: an unknown rule or hyper-parameter, a value out of range, or an optimizer of other
             parameters.
@@ -124,8 +129,10 @@ def make(rule: Rule, parameters: Sequence[Tensor], lr: float | None, hypers: Map
             raise UsageError("an optimizer brings its own hyper-parameters: set lr and the others on it")
         _check_own(rule, parameters)
         return Made(rule, f"own:{type(rule).__name__}", _read(rule, None))
-    maker, name = factory(rule)
-    arguments = _folded(maker, {**({} if lr is None else {"lr": lr}), **hypers})
+    rule, dialect = _in_words(rule, hypers.get("dialect"))
+    maker, name = factory(rule, dialect)
+    given = {key: value for key, value in hypers.items() if key != "dialect"}
+    arguments = _folded(maker, {**({} if lr is None else {"lr": lr}), **given})
     _check_names(maker, name, arguments)
     try:
         made = maker(parameters, **arguments)
@@ -136,10 +143,22 @@ def make(rule: Rule, parameters: Sequence[Tensor], lr: float | None, hypers: Map
     if not isinstance(made, torch.optim.Optimizer):
         raise UsageError(f"rule {name} made a {type(made).__name__}, not a torch.optim.Optimizer")
     _check_own(made, parameters)
-    found = Made(made, name, _read(made, maker), keeping=own_rule.keeping(maker, name))
+    spoken = {} if dialect is None else {"dialect": dialect}
+    found = Made(made, name, {**spoken, **_read(made, maker)}, keeping=own_rule.keeping(maker, name))
     if lr is None and not math.isnan(found.lr):
-        found.choices.append(Choice("learning rate", found.lr, f"the default of {name}"))
+        whose = name if dialect is None else f"{name} ({dialect})"
+        found.choices.append(Choice("learning rate", found.lr, f"the default of {whose}"))
     return found
+
+
+def _is_name(rule: Any) -> bool:
+    return isinstance(rule, (str, os.PathLike)) and not str(rule).startswith("torch.optim.")
+
+
+def _in_words(rule: Rule, dialect: Any) -> tuple[Rule, Any]:
+    """A built-in rule in a dialect as its name and the dialect, so that a run can name both."""
+    known = rules.name_of(rule) if isinstance(rule, Formulas) else None
+    return known if known and known[1] else (rule, dialect)
 
 
 def _folded(maker: Any, given: dict[str, Any]) -> dict[str, Any]:

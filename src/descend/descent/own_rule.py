@@ -39,7 +39,7 @@ def keeping(maker: Callable[..., Any] | None, name: str) -> Keeping | None:
     if not (isinstance(maker, type) and issubclass(maker, RuleOptimizer)):
         return None
     rule = maker.the_rule
-    if rule.name in rules.built_in() and rules.get(rule.name) is rule:
+    if rules.name_of(rule):
         return None
     try:
         text = kept.text_of(rule).encode()

@@ -22,7 +22,7 @@ class RMSprop(FormulaOptimizer):
         v = alpha * v + (1 - alpha) * g**2
         p = p - lr * g / (sqrt(v) + eps)
 
-    RMSProp with momentum, with momentum (Tieleman and Hinton 2012, lecture 6.5; Graves 2013, eq. 42):
+    RMSProp with momentum, with momentum (Tieleman and Hinton 2012, lecture 6.5; Graves 2013, eq. 40):
 
         v = alpha * v + (1 - alpha) * g**2
         b = momentum * b + g / (sqrt(v) + eps)

@@ -154,7 +154,7 @@ def class_of(
     stage(found)
     space = {
         "the_rule": found,
-        "made_from": (_name_of(given) or given, decay),
+        "made_from": ((rules.name_of(given) if isinstance(given, Rule) else None) or given, decay),
         "__doc__": _page(found),
         "__module__": __name__,
     }
@@ -187,13 +187,3 @@ def _page(rule: Rule) -> str:
         "    strict: refuse values that are allowed but make no sense, instead of warning.",
     ]
     return "\n".join(lines)
-
-
-def _name_of(given: Rule | Callable[..., Any]) -> tuple[str, str | None] | None:
-    """The name of a built-in rule and its dialect, or None for another rule."""
-    if not isinstance(given, Rule):
-        return None
-    name = given.name.removesuffix(f" ({given.dialect})")
-    dialect = given.dialect if name != given.name else None
-    known = name in rules.built_in() and (dialect is None or dialect in rules.get(name).dialects)
-    return (name, dialect) if known and rules.get(name, dialect) is given else None

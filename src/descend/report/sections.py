@@ -249,7 +249,7 @@ def _rule(run: Run, name: str) -> Any:
         kept = kept_rule(run.path, run.config)
     except StorageError:
         return None
-    return kept or (rules.get(name) if name in rules.built_in() else None)
+    return kept or (rules.get(name, run.setting("rule", "dialect")) if name in rules.built_in() else None)
 
 
 def data(run: Run) -> str:

@@ -75,6 +75,20 @@ def _is_chain(name: str) -> bool:
     return "+" in name and not (loading.is_file(name) and loading.parts(name)[0].is_file())
 
 
+def name_of(rule: Rule) -> tuple[str, str | None] | None:
+    """The name of a built-in rule and, for a form of it, the dialect; None for a rule from elsewhere.
+
+    >>> name_of(get("nadam", "keras"))
+    ('nadam', 'keras')
+    """
+    name = rule.name.removesuffix(f" ({rule.dialect})")
+    if name not in built_in():
+        return None
+    dialect = rule.dialect if name != rule.name else None
+    found = _get(name) if dialect is None else _get(name).dialects.get(dialect)
+    return (name, dialect) if found is rule else None
+
+
 def _get(name: str) -> Rule:
     if name in built_in():
         found = getattr(importlib.import_module(f"{__name__}.{name}"), name)
