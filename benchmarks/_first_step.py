@@ -24,6 +24,13 @@ MAKERS: dict[tuple[str, str], tuple[str, str, dict[str, Any]]] = {
     ("descend", "adafactor"): ("descend", "Adafactor", {}),
     ("torch", "adafactor"): ("torch.optim", "Adafactor", {"foreach": True}),
     ("optax", "adafactor"): ("optax", "adafactor", {}),
+    ("descend", "muon"): ("descend", "Muon", {}),
+    ("torch", "muon"): ("torch.optim", "Muon", {}),
+    ("HeavyBall", "muon"): ("heavyball", "Muon", {"compile_step": True}),
+    ("optax", "muon"): ("optax.contrib", "muon", {}),
+    ("descend", "soap"): ("descend", "soap", {}),
+    ("pytorch_optimizer", "soap"): ("pytorch_optimizer", "SOAP", {}),
+    ("HeavyBall", "soap"): ("heavyball", "SOAP", {"compile_step": True}),
 }
 """(package, rule): where it is found, its name there, its options."""
 
@@ -38,7 +45,7 @@ def jitted(module: Any, name: str) -> Any:
 
     def update(params: Any, state: Any, gradients: Any) -> Any:
         updates, state = rule.update(gradients, state, params)
-        return module.apply_updates(params, updates), state
+        return jax.tree.map(jax.numpy.add, params, updates), state
 
     step = jax.jit(update)
     state = rule.init(params)

@@ -133,7 +133,7 @@ def heavyball(name: str, **hypers: Any) -> dict[str, Peer]:
     return {HB: Peer(make, compiles=True)}
 
 
-def optax(transformation: Callable[[Any], Any], name: str = OPTAX) -> dict[str, Peer]:
+def optax(transformation: Callable[[Any], Any]) -> dict[str, Peer]:
     """An optax transformation in float32, jitted, its parameters and state donated."""
 
     def make(given: Given) -> Step:
@@ -159,7 +159,7 @@ def optax(transformation: Callable[[Any], Any], name: str = OPTAX) -> dict[str, 
 
         return step
 
-    return {name: Peer(make)}
+    return {OPTAX: Peer(make)}
 
 
 def cautious_optax(o: Any, inner: Any, scaled: bool, decay: float | None = None) -> Any:

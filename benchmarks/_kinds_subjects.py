@@ -9,7 +9,6 @@ from _kinds_peers import (
     DECAY,
     FOREACH,
     LR,
-    OPTAX,
     PO,
     TORCH_CLIP,
     TORCH_MUON,
@@ -157,7 +156,7 @@ def reduction() -> dict[str, Subject]:
 
 
 def matrix() -> dict[str, Subject]:
-    """Rules with matrix routines. Muon iterates in bfloat16, optax's alone in float32; five times, all."""
+    """Rules with matrix routines. Muon iterates five times, in bfloat16, and as optax's in float32."""
     soap = {"lr": LR, "betas": (0.95, 0.95), "weight_decay": DECAY, "precondition_frequency": EVERY}
     return {
         "muon": Subject(
@@ -169,9 +168,14 @@ def matrix() -> dict[str, Subject]:
                 "muon, its author's": of("muon", "SingleDeviceMuon", **BOTH, momentum=0.95),
                 f"{PO}, batched": Peer(kozistr_muon),
                 **heavyball("Muon", **BOTH, betas=(0.95, 0.99)),
-                **optax(lambda o: o.contrib.muon(LR, weight_decay=DECAY), f"{OPTAX}, float32"),
             },
             (*SQUARES, HUGE, *SMALL),
+        ),
+        "muon, float32": Subject(
+            "matrix",
+            ours("muon", **BOTH, ns_bits=32),
+            optax(lambda o: o.contrib.muon(LR, weight_decay=DECAY)),
+            (*SQUARES, *SMALL),
         ),
         "soap": Subject(
             "matrix",

@@ -45,6 +45,7 @@ OURS, ADAMW = "descend", "descend AdamW"
 BEST = "the best peer"
 CHAIN = "clip_value, adamw, cautious_unscaled, ema_weights"
 LARGE = ("1M", "16M")
+SQUARES, SMALL = ("512 × 512", "1024 × 1024", "2048 × 2048"), ("64 of 64 × 64", "150 of 32 × 32")
 PACKAGES = (
     *("torch", "pytorch_optimizer", "heavyball", "jax", "optax"),
     *("schedulefree", "prodigyopt", "lion-pytorch", "adan-pytorch", "torch-optimi"),
@@ -71,9 +72,16 @@ BARS = (
     Bar("lamb", LARGE, ADAMW, 1.6),
     Bar("lamb", LARGE, BEST, 1.7),
     Bar("adafactor", LARGE, BEST, 4.0),
+    Bar("muon", SQUARES, "torch.optim.Muon", 0.95),
+    Bar("muon", SMALL, "torch.optim.Muon", 2.0),
 )
-AHEAD = {"element": 1.0, "reduction": 1.0}
-"""By kind: over the best peer at least, at every size."""
+EVERYWHERE = ("300 × 32", *LARGE)
+AHEAD = {
+    "element": [(EVERYWHERE, 1.0)],
+    "reduction": [(EVERYWHERE, 1.0)],
+    "matrix": [(SQUARES, 0.95), (SMALL, 1.0)],
+}
+"""By kind: over the best peer at least."""
 
 
 @dataclass
@@ -241,9 +249,7 @@ def bars_table(cases: list[Case]) -> str:
         by_rule.setdefault(c.rule, []).append(c)
     bars = [bar for bar in BARS if bar.rule in by_rule]
     for rule, mine in by_rule.items():
-        if mine[0].kind in AHEAD:
-            sizes = tuple(c.size for c in mine)
-            bars.append(Bar(rule, sizes, BEST, AHEAD[mine[0].kind]))
+        bars += [Bar(rule, sizes, BEST, limit) for sizes, limit in AHEAD.get(mine[0].kind, [])]
     for bar in bars:
         for c in (c for c in by_rule[bar.rule] if c.size in bar.sizes):
             rows.append(judged(bar, c))

@@ -3,17 +3,22 @@
     python docs/build_kinds.py
 
 What a rule keeps and how often it reads memory is drawn from its staged program. What it was compared with
-stands in ORACLES, measured by benchmarks/oracles.py. A test fails when the page is not what this writes.
+stands in ORACLES, measured by benchmarks/oracles.py; how quick it is, in the tables of benchmarks/kinds.md
+and benchmarks/step.md. A test fails when the page is not what this writes.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from descend import modifiers, rules
 from descend.formula import Rule, chain, stage
 
 PAGE = Path(__file__).parent / "kinds.md"
+MEASURED = Path(__file__).parents[1] / "benchmarks"
 
 ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "adan": [
@@ -54,7 +59,65 @@ def state(rule: Rule) -> str:
     kinds = [s.shape for s in rule.states if not s.scalar]
     whole = 4 * kinds.count("element")
     parts = [f"4 / {other}" for shape, other in (("rows", "columns"), ("columns", "rows")) if shape in kinds]
+    for shape, each in (("left", "rows / columns"), ("right", "columns / rows")):
+        if shape in kinds:
+            parts.append(f"{4 * kinds.count(shape)} {each}")
     return " + ".join([str(whole)] * (whole > 0 or not parts) + parts)
+
+
+IN_STEP = {
+    "adadelta": "Adadelta",
+    "adagrad": "Adagrad",
+    "adam": "Adam",
+    "adamax": "Adamax",
+    "adamw": "AdamW",
+    "amsgrad": "AMSGrad",
+    "asgd": "ASGD",
+    "gradient_descent": "SGD",
+    "momentum": "SGD, momentum",
+    "nadam": "NAdam",
+    "nesterov": "SGD, Nesterov",
+    "radam": "RAdam",
+    "rmsprop": "RMSprop",
+    "rmsprop_centered_momentum": "RMSprop, centred, momentum",
+    "rprop": "Rprop",
+}
+"""Torch's rules, as benchmarks/step.md names them."""
+
+
+def tables(report: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """All rows of a benchmark's tables: the heading that they are under, the cells by column."""
+    heading, head = "", None
+    for line in (MEASURED / report).read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ")
+        if not line.startswith("|"):
+            head = None
+        elif head is None:
+            head = [cell.strip() for cell in line.strip("|").split("|")]
+        elif not line.startswith("|---"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            yield heading, dict(zip(head, cells, strict=True))
+
+
+@cache
+def speeds() -> dict[str, tuple[str, str]]:
+    """By rule or chain: the best peer over ours, and ours in steps of our AdamW; empty if not measured."""
+    found: dict[str, tuple[str, str]] = {}
+    named = {row: rule for rule, row in IN_STEP.items()}
+    for heading, row in tables("step.md"):
+        if heading == "2 threads: every rule, bare":
+            path, times = re.findall(r", (torch [\w-]+) ([\d.]+)×", row["1M"])[0]
+            found[named[row[""]]] = f"{times} ({path})", ""
+    for _, row in tables("kinds.md"):
+        if "in AdamW's" in row:
+            peer, adamw = found.get(row["rule"], ("", ""))
+            if row["size"] in ("1M", "1024 × 1024") and row["over ours"] != "–":
+                peer = f"{row['over ours'].split('×')[0]} ({row['best peer']})"
+            if row["size"] in ("16M", "1024 × 1024"):
+                adamw = row["in AdamW's"].split("×")[0]
+            found[row["rule"]] = peer, adamw
+    return found
 
 
 def row(name: str) -> list[str]:
@@ -63,13 +126,14 @@ def row(name: str) -> list[str]:
     program = stage(rule)
     sweeps = sum(one.domain == "element" for one in program.passes)
     lead = f"| [{rule.title}](rules/{name}.md) | {rule.kind} | {rule.source}"
-    tail = f"{state(rule)} | {sweeps} | {program.bytes_moved} |"
+    peer, adamw = speeds().get(name, ("", ""))
+    tail = f"{state(rule)} | {sweeps} | {program.bytes_moved} | {peer} | {adamw} |"
     torch = rule.doc.split("\ntorch: ")[1].split("\n")[0]
     known = torch.split("`")[1] if torch.startswith("`") else ""
     default = (f"torch.optim.{known}", IN_TORCH) if known else ("float64 reference", IN_REFERENCE)
     found = ORACLES.get(name) or [(*default, "roundings")]
     first, *more = [" | ".join(one) for one in found]
-    return [f"{lead} | {first} | {tail}", *(f"| | | | {one} | | | |" for one in more)]
+    return [f"{lead} | {first} | {tail}", *(f"| | | | {one} | | | | | |" for one in more)]
 
 
 CHAINS: dict[str, Rule] = {
@@ -86,14 +150,21 @@ CHAINS: dict[str, Rule] = {
 }
 
 
+def head(*columns: str) -> list[str]:
+    """The first two lines of a table."""
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
 def page() -> str:
     """The page in Markdown."""
+    program, speed = ("State", "Passes", "Moved"), ("Best peer", "AdamWs")
     lines = [
         "# The kinds of rules, and what each was compared with",
         "",
         "An **element** rule says what happens to one element, and takes one pass over memory. A",
         "**reduction** rule sums over a tensor, its rows or columns, or all tensors, and takes a pass more",
-        "for every sum that another has to wait for. The columns:",
+        "for every sum that another has to wait for. A **matrix** rule calls routines of linear algebra",
+        "between its passes, for all matrices of one shape together. The columns:",
         "",
         "- *Largest difference* from the oracle, of any element of p, in float64: 40 steps, three tensors,",
         "  normal gradients, in which p moves by 0.1 to 2; `benchmarks/oracles.py` prints it (Sophia, whose",
@@ -102,23 +173,28 @@ def page() -> str:
         "- *State*: bytes for an element of a float32 parameter. *Passes*: sweeps over whole tensors (those",
         "  over rows or columns read far less). *Moved*: values read and written for an element in a step;",
         "  times 4 bytes in float32, this is what a step costs where memory is the limit.",
+        "- *Best peer*: the time of a step of the quickest other package over ours, for 1024 × 1024 elements",
+        "  (among torch's own paths alone, for rules of torch). *AdamWs*: our step in steps of our AdamW,",
+        "  for 4096 × 4096 elements (matrix rules: 1024 × 1024). Both are read from the dated tables",
+        "  `benchmarks/kinds.md` and `benchmarks/step.md`; empty where nothing was measured.",
         "",
-        "| Rule | Kind | Source | Oracle | Largest difference | Why | State | Passes | Moved |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *head("Rule", "Kind", "Source", "Oracle", "Largest difference", "Why", *program, *speed),
         *(line for name in rules.names() for line in row(name)),
         "",
         "## Chains",
         "",
         "[Modifiers](rules/index.md#modifiers) fuse with the rule that they stand around.",
         "",
-        "| Chain | State | Passes | Moved | in AdamW's |",
-        "|---|---|---|---|---|",
+        "*Bytes* is what a chain moves over what AdamW moves.",
+        "",
+        *head("Chain", *program, "Bytes", *speed),
     ]
     least = stage(CHAINS["adamw"]).bytes_moved
     for name, rule in CHAINS.items():
-        program = stage(rule)
-        moved = program.bytes_moved
-        lines.append(f"| {name} | {state(rule)} | {len(program.passes)} | {moved} | {moved / least:.2f} |")
+        staged = stage(rule)
+        moved = staged.bytes_moved
+        lead = f"| {name} | {state(rule)} | {len(staged.passes)}"
+        lines.append(f"{lead} | {moved} | {moved / least:.2f} | {' | '.join(speeds().get(name, ('', '')))} |")
     lines += [
         "",
         "Their oracles, in float64, are in `tests/rules/test_modifiers.py`, to 1e-12: `clip_grad_value_`,",

@@ -51,7 +51,11 @@ def test_the_page_of_kinds_is_as_the_rules_are_now() -> None:
     assert (DOCS / "kinds.md").read_text(encoding="utf-8") == KINDS, "run: python docs/build_kinds.py"
     rows = [line for line in KINDS.splitlines() if line.startswith("| [")]
     assert len(rows) == len(PAGES) - 1
-    assert {line.count(" |") for line in KINDS.splitlines() if line.startswith("| [")} == {9}
+    assert {line.count(" |") for line in rows} == {11}
+    cells = [[cell.strip() for cell in line.split("|")[-3:-1]] for line in rows]
+    assert all(re.fullmatch(r"([\d.]+ \(.+\))?", peer) for peer, _ in cells)
+    assert all(re.fullmatch(r"[\d.]*", adamw) for _, adamw in cells)
+    assert sum(peer != "" for peer, _ in cells) > 15
 
 
 def test_a_stale_page_is_seen(tmp_path: Path) -> None:
