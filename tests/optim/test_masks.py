@@ -158,7 +158,7 @@ def by_hand(net: Any) -> list[torch.Tensor]:
     for p in net.parameters():
         assert p.grad is not None
         g = p.grad
-        changed.append(g - g.mean(-1, keepdim=True) if g.dim() > 1 else g)
+        changed.append(g - g.flatten(1).mean(1).reshape(-1, *[1] * (g.dim() - 1)) if g.dim() > 1 else g)
     share = min(1.0, 0.5 / (float(torch.stack([g.norm() for g in changed]).norm()) + 1e-6))
     return [p.detach() - 0.1 * share * g for p, g in zip(net.parameters(), changed, strict=True)]
 

@@ -111,6 +111,48 @@ def test_clipping_by_norm_is_torch_s_tensor_by_tensor() -> None:
     assert kept == [False, True, False] or kept == [False, False, False], "12 lies among the norms"
 
 
+FILTERS = ((4, 3, 5, 5), (6, 2, 3), (3, 8))
+
+
+def by_filters(change: Change, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+    """Assert what adaptive clipping and centralising do to convolutions, filter by filter."""
+    parts = {agc: {"clipping": 0.3}, centralise: {}}
+    for part, hypers in parts.items():
+        source = torch.Generator().manual_seed(3)
+        params = [torch.randn(s, generator=source, dtype=torch.float64) for s in FILTERS]
+        params[0] = params[0].to(memory_format=memory_format)
+        ours = [p.clone().requires_grad_() for p in params]
+        theirs = [p.clone().requires_grad_() for p in params]
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = 3 * torch.randn(p.shape, generator=source, dtype=torch.float64)
+            q.grad = p.grad.clone()
+        descend.optimizer(chain(part, rules.get("gradient_descent")))(ours, lr=1.0, **hypers).step()
+        flat = [q.detach().flatten(1).requires_grad_() for q in theirs]
+        for q, f in zip(theirs, flat, strict=True):
+            assert q.grad is not None
+            f.grad = q.grad.flatten(1).clone()
+        (change if part is agc else centred)(flat)
+        for p, q, f in zip(ours, theirs, flat, strict=True):
+            assert f.grad is not None
+            torch.testing.assert_close(
+                p.detach(), q.detach() - f.grad.reshape(q.shape), rtol=1e-12, atol=1e-13
+            )
+
+
+def centred(params: list[torch.Tensor]) -> None:
+    for p in params:
+        assert p.grad is not None
+        p.grad -= p.grad.mean(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_rows_of_a_convolution_are_its_filters(memory_format: torch.memory_format) -> None:
+    """`unitwise_norm` and `centralize_gradient` of the authors' code go over all dimensions but the first."""
+    by_filters(by_rows(0.3, 1e-3), memory_format)
+    with pytest.raises(AssertionError):
+        by_filters(by_rows(0.31, 1e-3), memory_format)
+
+
 def test_adaptive_clipping_shortens_rows_as_the_paper_says() -> None:
     check_same(around_momentum(agc), by_rows(0.3, 1e-3), lr=0.1, clipping=0.3)
     with pytest.raises(AssertionError):
@@ -118,12 +160,7 @@ def test_adaptive_clipping_shortens_rows_as_the_paper_says() -> None:
 
 
 def test_centralised_rows_have_no_mean() -> None:
-    def change(params: list[torch.Tensor]) -> None:
-        for p in params:
-            assert p.grad is not None
-            p.grad -= p.grad.mean(dim=1, keepdim=True)
-
-    check_same(around_momentum(centralise), change, lr=0.1)
+    check_same(around_momentum(centralise), centred, lr=0.1)
 
 
 class CautiousAdamW(torch.optim.Optimizer):

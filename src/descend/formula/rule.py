@@ -192,6 +192,14 @@ class Rule:
         return any(is_matrix(n) for n in walk(self.outputs.values()))
 
     @cached_property
+    def is_flat(self) -> bool:
+        """Whether a tensor of more dimensions is a matrix: its first one the rows, all others together a row.
+
+        So it is unless a state has a number for every row or column; those go by the last two dimensions.
+        """
+        return not any(s.shape in ("rows", "columns") for s in self.states)
+
+    @cached_property
     def shape_words(self) -> tuple[str, ...]:
         """Which of `rows` and `columns` the formulas take."""
         own = {s.name for s in self.states} | {h.name for h in self.hypers}

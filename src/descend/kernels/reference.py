@@ -45,7 +45,7 @@ def step(
     `p` and `g` are arrays of one shape, `t` counts from 1. Returns the new p and the new states; nothing
     is written in place. Matrices are taken whole: no blocks, and no square matrix left out.
     """
-    if rule.has_matrices and np.ndim(p) != 2:
+    if (rule.has_matrices and np.ndim(p) != 2) or (rule.is_flat and np.ndim(p) > 2):
         flat = {s.name: _matrix(p) for s in rule.states if s.shape == "element" and not s.scalar}
         given = {k: np.reshape(v, flat.get(k, np.shape(v))) for k, v in states.items()}
         new, kept = step(rule, np.reshape(p, _matrix(p)), np.reshape(g, _matrix(p)), t, given, hypers)

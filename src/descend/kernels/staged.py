@@ -219,6 +219,9 @@ class StagedTorchPlan(TorchPlan):
             "rows": [s[:-1].numel() for s in shapes],
             "columns": [s.numel() // max(1, s[-2:-1].numel()) for s in shapes],
         }
+        if self.program.rule.is_flat:
+            extents["rows"] = [s[0] if len(s) > 1 else 1 for s in shapes]
+            extents["columns"] = [s.numel() // max(1, s[0] if len(s) > 1 else 1) for s in shapes]
         self.counts = {domain: np.array(found, np.float64) for domain, found in extents.items()}
         t = [self.count(m) + 1 for m in self._active]
         hypers = [tuple(map(float, self.values(m.group))) for m in self._active]

@@ -34,8 +34,10 @@ def _pass_source(program: Program, number: int) -> str:
         lines.append(f"    {program.labels[n]} = {_expression(n, names, taken[1])}")
         names[n] = program.labels[n]
     written = "".join(f"{text(n, names)}, " for n in one.written.values())
+    whole = {"rows": "whole rows", "columns": "whole columns"} if program.rule.is_flat else {}
     sums = "".join(
-        f'{n.op.split("_")[0]}({text(x, names)}, "{scope(n)}"), ' for n, x in one.reductions.items()
+        f'{n.op.split("_")[0]}({text(x, names)}, "{whole.get(scope(n), scope(n))}"), '
+        for n, x in one.reductions.items()
     )
     return "\n".join([*lines, f"    return ({written}), ({sums})"])
 
@@ -152,24 +154,27 @@ def _normal(key: Any, like: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(-2 * torch.log(first)) * torch.cos(chance.TURN * second)
 
 
-_OVER: dict[str, dict[str, Any]] = {
-    "rows": {"dim": -1, "keepdim": True},
-    "columns": {"dim": -2, "keepdim": True},
-}
+def _along(x: torch.Tensor, over: str) -> dict[str, Any]:
+    """The dimensions that a sum goes along; "whole rows" and "whole columns" are those of `Rule.is_flat`."""
+    if over in ("tensor", "global"):
+        return {}
+    if over.startswith("whole") and x.dim() > 1:
+        return {"dim": tuple(range(1, x.dim())) if over == "whole rows" else 0, "keepdim": True}
+    return {"dim": -1 if over.endswith("rows") else -2, "keepdim": True}
 
 
 def _sum(x: torch.Tensor, over: str) -> torch.Tensor:
-    return x.double().sum(**_OVER.get(over, {}))
+    return x.double().sum(**_along(x, over))
 
 
 def _mean(x: torch.Tensor, over: str) -> torch.Tensor:
-    return _sum(x, over) if over == "global" else x.double().mean(**_OVER.get(over, {}))
+    return _sum(x, over) if over == "global" else x.double().mean(**_along(x, over))
 
 
 def _max(x: torch.Tensor, over: str) -> torch.Tensor:
     if x.numel() == 0:
         return torch.tensor(float("-inf"), dtype=torch.float64, device=x.device)
-    return x.double().amax(**_OVER.get(over, {}))
+    return x.double().amax(**_along(x, over))
 
 
 _WORDS = {

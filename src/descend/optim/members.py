@@ -20,7 +20,8 @@ def cpu_takes(member: Member, rule: Rule) -> bool:
     """Whether the CPU kernel can step a parameter where it lies."""
     p, g = member.param, member.param.grad
     program = stage(rule)
-    whole = p.is_contiguous() and not p.is_complex() and (p.dim() == 2 or rule.has_matrices)
+    matrix = p.dim() == 2 or rule.has_matrices or (rule.is_flat and p.dim() > 2)
+    whole = p.is_contiguous() and not p.is_complex() and matrix
     if program.folds or ((cpu.asks_for_rows(program) or rule.has_matrices) and not whole):
         return False
     return (
