@@ -150,6 +150,10 @@ def class_of(
     """The class that takes a rule's hyper-parameters by their names; one and the same for one rule."""
     found = rule_of(given)
     if decay is not None:
+        if any(h.name == "weight_decay" for h in found.hypers):
+            raise UsageError(
+                f"{found.name} has a weight_decay of its own: set it, and leave decay={decay!r} out"
+            )
         found = joined(DECAYS[decay], found)
     stage(found)
     space = {
