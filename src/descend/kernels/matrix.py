@@ -82,10 +82,10 @@ class Shape:
             x = x.reshape(self._whole(domain))
             if self.is_whole:
                 return [x]
-            strips = x.split(self.sides["rows"], 0)
-            return [block for strip in strips for block in strip.split(self.sides["columns"], 1)]
+            strips = torch.split(x, self.sides["rows"], 0)
+            return [block for strip in strips for block in torch.split(strip, self.sides["columns"], 1)]
         each = self._each(domain)
-        parts = x.split([h * w for h, w in each])
+        parts = torch.split(x, [h * w for h, w in each])
         return [part.view(shape) for part, shape in zip(parts, each, strict=True)]
 
 
@@ -137,7 +137,8 @@ def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
     def one(square: torch.Tensor) -> torch.Tensor:
         values, vectors = torch.linalg.eigh(square.double())
         scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
-        return (scaled @ vectors.mT).to(square.dtype)
+        root_of_it: torch.Tensor = scaled @ vectors.mT
+        return root_of_it.to(square.dtype)
 
     return steady.each(x, one)
 

@@ -24,27 +24,42 @@ def shape_of(rule: Rule, p: torch.Tensor, hypers: Mapping[str, Any]) -> Shape:
     return Shape.of(p, **bounds)
 
 
+class Arena:
+    """Memory for the temporaries of plans that take their steps one after the other."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def take(self, sizes: Sequence[torch.Size], like: torch.Tensor) -> list[torch.Tensor]:
+        """Tensors of these sizes, all of which start where a cache line does; `like` says type and device."""
+        rooms = [-(-size.numel() // _LINE) * _LINE for size in sizes]
+        fits = (self._memory.dtype, self._memory.device) == (like.dtype, like.device)
+        if not fits or self._memory.numel() < sum(rooms):
+            self._memory = like.new_empty(sum(rooms))
+        parts = torch.split(self._memory[: sum(rooms)], rooms)
+        return [part[: size.numel()].view(size) for part, size in zip(parts, sizes, strict=True)]
+
+
+_LINE = 16
+"""Elements between two places where a temporary may start."""
+
+
 class Workshop:
     """The temporaries of some parameters of one shape, and the routines that run on all of them at once.
 
     A temporary is one tensor for all parameters, so a routine takes and leaves it without a copy.
     """
 
-    def __init__(self, program: Program, members: Sequence[Member], values: Values) -> None:
+    def __init__(self, program: Program, members: Sequence[Member], values: Values, arena: Arena) -> None:
         rule, first = program.rule, members[0]
         hypers = dict(zip((h.name for h in rule.hypers), values(first.group), strict=False))
         self.program, self.members, self.values = program, members, values
         self.shape = shape_of(rule, first.param, hypers)
         self.dtype = torch.float64 if first.param.dtype == torch.float64 else torch.float32
-        self.stacks = {
-            word: torch.empty(
-                len(members),
-                *self.shape.size(program.domains[word]),
-                dtype=self.dtype,
-                device=first.param.device,
-            )
-            for word in program.temporaries
-        }
+        each = [self.shape.size(program.domains[word]) for word in program.temporaries]
+        like = torch.empty(0, dtype=self.dtype, device=first.param.device)
+        taken = arena.take([torch.Size([len(members), *size]) for size in each], like)
+        self.stacks = dict(zip(program.temporaries, taken, strict=True))
         self.keys = {s.name: s.key for s in rule.states if not s.scalar}
 
     def temporary(self, word: str, i: int) -> torch.Tensor:
@@ -123,9 +138,10 @@ class MatrixCpuPlan(StagedCpuPlan):
         members: Sequence[Member],
         values: Values,
         step_key: str | None,
-        private: bool = False,
+        private: bool,
+        arena: Arena,
     ) -> None:
-        self.work = Workshop(program, members, values)
+        self.work = Workshop(program, members, values, arena)
         held = [[self.work.temporary(w, i) for i in range(len(members))] for w in program.temporaries]
         super().__init__(program, members, values, step_key, private, held, self.work.squares)
 
@@ -153,11 +169,12 @@ class MatrixTorchPlan(StagedTorchPlan):
         members: Sequence[Member],
         values: Values,
         step_key: str | None,
-        traced: bool = False,
-        sparse: str = "",
+        traced: bool,
+        sparse: str,
+        arena: Arena,
     ) -> None:
         super().__init__(program, members, values, step_key, traced, sparse)
-        self.work = Workshop(program, members, values)
+        self.work = Workshop(program, members, values, arena)
 
     def begin(self) -> None:
         """Look which parameters take part, and count their step."""

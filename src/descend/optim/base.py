@@ -15,6 +15,7 @@ from .. import rules
 from ..errors import UsageError
 from ..formula import Rule
 from ..kernels.cpu.counting import Items
+from ..kernels.matrix_plans import Arena
 from ..kernels.plans import CpuPlan, Member, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
@@ -202,16 +203,18 @@ class FormulaOptimizer(TorchOptimizer):
         times = Counter(id(p) for _, _, p, _ in awake)
         members: dict[int, Member] = {}
         sorted_members: dict[Way, list[Member]] = {}
+        arena = Arena()
         for rule, group, p, sparse in awake:
             member = members.get(id(p)) or self._member(rule, group, p)
             members[id(p)] = member
             values = self._values(rule, exact=bool(group.get("differentiable")))
             how = Way.of(member, rule, values(group), sparse, alone=times[id(p)] == 1)
             sorted_members.setdefault(how, []).append(member)
-        for how, found in sorted_members.items():
+        # the largest matrices come first: the others find room in their temporaries
+        for how, found in sorted(sorted_members.items(), key=lambda item: -item[0].weight * len(item[1])):
             values = self._values(how.program.rule, exact=how.traced)
-            plan = how.plan(found, values, self.step_key, private=not self._changes.shown)
-            (self._staged if how.program.rule.reduces else self._plans).append(plan)
+            plans = how.plans(found, values, self.step_key, not self._changes.shown, arena)
+            (self._staged if how.program.rule.reduces else self._plans).extend(plans)
         self._snapshot = [(self._variant(g), Items(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
         self._changes.count += 1

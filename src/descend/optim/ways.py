@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 
 from ..errors import UsageError
 from ..formula import Program, Rule, stage
+from ..formula.nodes import scope
 from ..kernels.matrix import Shape
-from ..kernels.matrix_plans import MatrixCpuPlan, MatrixTorchPlan, shape_of
+from ..kernels.matrix_plans import Arena, MatrixCpuPlan, MatrixTorchPlan, shape_of
 from ..kernels.plans import CpuPlan, Member, TorchPlan, Values
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan
 from .members import cpu_takes, dtypes
 
-Plan = CpuPlan | TorchPlan
+BATCH = 1 << 24
+"""Elements of matrices that one plan takes together: its temporaries are several times as many."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Way:
     traced: bool
     sparse: str
     shape: Shape | None
+
+    @property
+    def weight(self) -> int:
+        """How much memory a plan's temporaries take beside those of other plans."""
+        return 0 if self.shape is None else self.shape.rows * self.shape.columns
 
     @staticmethod
     def of(member: Member, rule: Rule, hypers: Sequence[Any], sparse: str, alone: bool) -> Way:
@@ -51,16 +58,32 @@ class Way:
         shape = shape_of(rule, p, dict(zip(words, hypers, strict=True))) if asked else None
         return Way(stage(rule), None if by_torch else dtypes(member, rule), traced, sparse, shape)
 
-    def plan(self, members: Sequence[Member], values: Values, step_key: str | None, private: bool) -> Any:
-        """The plan of parameters that go this way."""
+    def plans(
+        self, members: Sequence[Member], values: Values, step_key: str | None, private: bool, arena: Arena
+    ) -> Iterator[Any]:
+        """The plans of parameters that go this way: one, or several where matrices would take much memory."""
         rule = self.program.rule
         if self.shape is not None and rule.shape_words:
             values = _with(values, tuple(float(getattr(self.shape, word)) for word in rule.shape_words))
-        if self.kernel is not None:
-            kind = MatrixCpuPlan if rule.has_matrices else StagedCpuPlan if rule.reduces else CpuPlan
-            return kind(self.program, members, values, step_key, private)
-        by_torch = MatrixTorchPlan if rule.has_matrices else StagedTorchPlan if rule.reduces else TorchPlan
-        return by_torch(self.program, members, values, step_key, self.traced, self.sparse)
+        if not rule.has_matrices:
+            if self.kernel is not None:
+                kind = StagedCpuPlan if rule.reduces else CpuPlan
+                yield kind(self.program, members, values, step_key, private)
+            else:
+                by_torch = StagedTorchPlan if rule.reduces else TorchPlan
+                yield by_torch(self.program, members, values, step_key, self.traced, self.sparse)
+            return
+        assert self.shape is not None
+        if any(scope(n) == "global" for n in self.program.final.reductions):
+            arena = Arena()  # such plans take their passes side by side
+        together = max(1, BATCH // max(1, self.shape.rows * self.shape.columns))
+        for k in range(0, len(members), together):
+            part = members[k : k + together]
+            if self.kernel is not None:
+                yield MatrixCpuPlan(self.program, part, values, step_key, private, arena)
+            else:
+                given = (self.program, part, values, step_key, self.traced, self.sparse)
+                yield MatrixTorchPlan(*given, arena)
 
 
 def _with(values: Values, shape: tuple[float, ...]) -> Values:
