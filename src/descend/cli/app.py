@@ -27,6 +27,7 @@ _COMMANDS = {
     "minimize": "Descend a function: a named surface or an expression.",
     "predict": "Predict new rows with the best weights of a run.",
     "report": "Write one HTML page for one or more runs.",
+    "check": "Test a rule, your own or a built-in one: what holds and what does not.",
     "rules": "List the update rules.",
     "show": "Show a rule: its formula, its stages and the code made from it.",
 }

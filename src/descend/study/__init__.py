@@ -1,5 +1,7 @@
 """What can be said and done about a rule as such: tested, analysed, handed to others."""
 
+from .check_subject import Finding
+from .checking import Check, check
 from .export import export
 
-__all__ = ["export"]
+__all__ = ["Check", "Finding", "check", "export"]
