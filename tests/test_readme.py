@@ -24,7 +24,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 README = blocks(ROOT / "README.md")
 PROGRAMS = [
     body
-    for path in ("README.md", "docs/formulas.md")
+    for path in ("README.md", "docs/formulas.md", "docs/chains.md")
     for kind, body in blocks(ROOT / path)
     if kind == "python"
 ]

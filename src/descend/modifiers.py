@@ -46,7 +46,7 @@ def agc(
     clipping=Hyper(0.01, "(0, inf)", "largest length of a row's gradient, as a share of the row's"),
     floor=Hyper(1e-3, "(0, inf)", "smallest length that a row of p is taken to have"),
 ):
-    """Each row of a matrix's gradient is shortened to a share of the row's own length; matrices only."""
+    """Each row of a gradient (a filter of a convolution, a whole vector) is shortened to a share of p's row."""
     most = clipping * maximum(norm(p, "rows"), floor)
     g = g * where(norm(g, "rows") < most, 1, most / norm(g, "rows"))
     return g
@@ -54,7 +54,7 @@ def agc(
 
 @rule(title="gradient centralisation", source="Yong et al. 2020, equation 1, arXiv:2004.01461")
 def centralise(g):
-    """The mean of each row of a matrix's gradient is taken away; vectors and numbers are left alone."""
+    """The mean of each row (filter of a convolution) is taken from the gradient; vectors are left alone."""
     g = g - mean(g, "rows")
     return g
 
@@ -130,11 +130,8 @@ def langevin(
     ),
     seed=Hyper(0.0, "(-inf, inf)", "decides the noise, together with step, parameter and element"),
 ):
-    """Normal noise of variance 2*lr*temperature joins the update: around gradient descent, SGLD.
-
-    The seed is moved by a half, so that noise of the gradient under the same seed is another.
-    """
-    u = u + sqrt(2 * lr * temperature) * normal(seed + 0.5, t, j)
+    """Normal noise of variance 2*lr*temperature joins the update: around gradient descent, SGLD."""
+    u = u + sqrt(2 * lr * temperature) * normal(seed + 0.5, t, j)  # another than the gradient's
     return u, j
 
 
