@@ -46,7 +46,7 @@ def agc(
     clipping=Hyper(0.01, "(0, inf)", "largest length of a row's gradient, as a share of the row's"),
     floor=Hyper(1e-3, "(0, inf)", "smallest length that a row of p is taken to have"),
 ):
-    """Each row of a gradient (a filter of a convolution, a whole vector) is shortened to a share of p's row."""
+    """Each row of a gradient (a filter of a convolution, a whole vector) is kept to a share of p's row."""
     most = clipping * maximum(norm(p, "rows"), floor)
     g = g * where(norm(g, "rows") < most, 1, most / norm(g, "rows"))
     return g
