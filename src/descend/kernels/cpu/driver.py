@@ -38,7 +38,7 @@ look:
 spin:
   {PAUSE}
   %after = add i64 %k, 1
-  %long = icmp ugt i64 %after, 200
+  %long = icmp ugt i64 %after, 20000
   br i1 %long, label %tired, label %look
 tired:
   %ignored = call i32 %rest()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from . import Kernel
 
 _AT = {name: k for k, name in enumerate(FIELDS)}
+_NEXT, _EPOCH = _AT["next"], _AT["epoch"]
 
 
 class Table:
@@ -44,9 +45,9 @@ class Table:
         n = len(sizes)
         self._schedule = Schedule(program, self.extents)
         self._whole = self._schedule.whole()
-        self._some: tuple[bytes | None, Order] = (None, self._whole)
+        self._order = self._whole
+        self._pointed: Order | None = None
         self._records = Records(program)
-        self._everyone = np.arange(n)
         self._epoch = 0
         self._kept = self._buffers(n)
         self._ctx: Any = (ctypes.c_int64 * len(FIELDS))()
@@ -55,8 +56,8 @@ class Table:
             self._ctx[_AT[name]] = buffer.ctypes.data
         self._ctx[_AT["tensors"]] = n
         self._ctx[_AT["rest"]] = _rest()
-        self._taken: bytes | None = None
-        self._taking(None)
+        self._taken: bytes | None = b""
+        self._take(None)
 
     def _buffers(self, n: int) -> dict[str, Any]:
         """What the passes leave for each other."""
@@ -89,11 +90,10 @@ class Table:
 
     def launch(self, active: Any = None, threads: int | None = None) -> None:
         """Run all passes over all tensors, or over those that the mask `active` [n] names."""
-        taken = self._take(active)
-        if taken is not None and taken != self._some[0]:
-            self._some = (taken, self._schedule.whole(active))
+        if active is not None or self._taken is not None:
+            self._take(active)
         self._epoch += 1
-        self._run(self._whole if taken is None else self._some[1], self._epoch, threads)
+        self._run(self._order, self._epoch, threads)
 
     def launch_pass(self, number: int, active: Any = None, threads: int | None = None) -> list[Any]:
         """Run one pass of several; every tensor's sums [n], one array for each that is one number a tensor.
@@ -121,28 +121,27 @@ class Table:
         """The new scalar states that depend on a sum [n, states]."""
         return self._kept["records"][:, self._records.starts[len(self.kernel.program.passes)] :]
 
-    def _take(self, active: Any) -> bytes | None:
-        """Note which tensors take part; a name for the choice."""
+    def _take(self, active: Any) -> None:
+        """Note which tensors take part."""
         taken = None if active is None else active.tobytes()
-        if taken != self._taken:
-            self._taking(active)
-            self._taken = taken
-        return taken
-
-    def _taking(self, active: Any) -> None:
-        chosen = self._everyone if active is None else np.flatnonzero(active)
-        self._chosen = chosen
-        self._kept["totals"][:] = self._kept["extents"][:, chosen].sum(1)
-        self._ctx[_AT["taking"]] = chosen.ctypes.data
-        self._ctx[_AT["takers"]] = len(chosen)
+        if taken == self._taken:
+            return
+        self._taken = taken
+        self._order = self._whole if active is None else self._schedule.whole(active)
+        self._chosen = np.arange(len(self._kept["records"])) if active is None else np.flatnonzero(active)
+        self._kept["totals"][:] = self._kept["extents"][:, self._chosen].sum(1)
+        self._ctx[_AT["taking"]] = self._chosen.ctypes.data
+        self._ctx[_AT["takers"]] = len(self._chosen)
 
     def _run(self, order: Order, epoch: int, threads: int | None) -> None:
         ctx = self._ctx
-        ctx[_AT["next"]] = 0
-        ctx[_AT["count"]] = len(order.batches) - 1
-        ctx[_AT["batches"]] = order.batches.ctypes.data
-        ctx[_AT["entries"]] = order.entries.ctypes.data
-        ctx[_AT["epoch"]] = epoch
+        if order is not self._pointed:
+            ctx[_AT["count"]] = len(order.batches) - 1
+            ctx[_AT["batches"]] = order.batches.ctypes.data
+            ctx[_AT["entries"]] = order.entries.ctypes.data
+            self._pointed = order
+        ctx[_NEXT] = 0
+        ctx[_EPOCH] = epoch
         self.kernel.team.run(self._at, order.work, threads)
 
     def _own(self, number: int) -> list[Node]:
