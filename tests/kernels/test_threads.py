@@ -1,10 +1,10 @@
-"""Every rule gives the same bits on one thread and on two."""
+"""Every rule, and every modifier around one, gives the same bits on one thread and on two."""
 
 import pytest
 import torch
 
 import descend
-from descend import rules
+from descend import chains, rules
 from descend.kernels.cpu import team
 
 SHAPES = ((150, 1001), (64, 64), (7,), (2 * team.SHARE + 5,))
@@ -31,7 +31,16 @@ def run(name: str, threads: int) -> list[torch.Tensor]:
 NAMES = [name for name in rules.names() if name != "adafactor_stack"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+CHAINS = [
+    f"{name} + adam" if part.formulas[0].place == "before" else f"adam + {name}"
+    for name, part in chains.parts().items()
+]
+CHAINS.append(
+    "centralise + clip_global_norm + gradient_noise + decoupled_decay + adam + cautious + langevin + ema_weights"
+)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *CHAINS])
 def test_one_thread_and_two_give_the_same_bits(name: str) -> None:
     for one, two in zip(run(name, 1), run(name, 2), strict=True):
         assert torch.equal(one, two)
