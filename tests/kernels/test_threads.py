@@ -35,9 +35,7 @@ CHAINS = [
     f"{name} + adam" if part.formulas[0].place == "before" else f"adam + {name}"
     for name, part in chains.parts().items()
 ]
-CHAINS.append(
-    "centralise + clip_global_norm + gradient_noise + decoupled_decay + adam + cautious + langevin + ema_weights"
-)
+CHAINS.append("centralise + clip_global_norm + gradient_noise + adam + cautious + langevin + ema_weights")
 
 
 @pytest.mark.parametrize("name", [*NAMES, *CHAINS])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..formula import Rule, chance, vocabulary
-from ..formula.nodes import Node, walk
+from ..formula.nodes import Node, is_reduction, walk
 from ..formula.vocabulary import Meeting
 
 NAME = "reference"
@@ -79,10 +79,12 @@ def evaluate(outputs: Mapping[str, Node], values: Mapping[str, Any]) -> dict[str
         elif n.op == "name":
             done[n] = values[n.word]
         else:
-            word = n.op.removesuffix("_tensor") if n.op.endswith("_tensor") else n.op
-            word = f"global_{n.op.removesuffix('_global')}" if n.op.endswith("_global") else word
-            operate = _ARITHMETIC.get(word) or getattr(vocabulary, word)
-            done[n] = operate(*(done[a] for a in n.args))
+            given = [done[a] for a in n.args]
+            word = n.op
+            if is_reduction(n):
+                word, over = n.op.split("_")
+                word, given = (f"global_{word}", given) if over == "global" else (word, [*given, over])
+            done[n] = (_ARITHMETIC.get(word) or getattr(vocabulary, word))(*given)
     return {word: done[n] for word, n in outputs.items()}
 
 
@@ -106,20 +108,24 @@ _ARITHMETIC: dict[str, Any] = {
 
 
 def step_together(
-    rule: Rule,
+    rule: Rule | Sequence[Rule],
     ps: Sequence[Any],
     gs: Sequence[Any],
     t: int,
     states: Sequence[Mapping[str, Any]],
     hypers: Mapping[str, float],
 ) -> list[tuple[Any, dict[str, Any]]]:
-    """One step of several tensors whose rule reduces over all of them. As `step`, for each tensor."""
+    """One step of several tensors whose rule reduces over all of them. As `step`, for each tensor.
+
+    `rule` may be one for each, where parts of a chain leave some tensors out.
+    """
     meeting = Meeting(len(ps))
+    own = [rule] * len(ps) if isinstance(rule, Rule) else rule
 
     def one(place: int) -> tuple[Any, dict[str, Any]]:
         Meeting.here.meeting, Meeting.here.place = meeting, place
         try:
-            return step(rule, ps[place], gs[place], t, states[place], hypers)
+            return step(own[place], ps[place], gs[place], t, states[place], hypers)
         except BaseException:
             meeting.barrier.abort()
             raise
