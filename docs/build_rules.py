@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 from descend import modifiers, rules
-from descend.formula import Hyper, Rule, State
+from descend.formula import DIALECTS, Hyper, Rule, State
 
 FOLDER = Path(__file__).parent / "rules"
 PARTS = ("Paper", "Deviations", "torch", "optax", "Keras")
@@ -31,6 +31,9 @@ def page(rule: Rule) -> str:
         lines += [f"| `{s.name}` | `{s.key}` | {first(s)} | {s.doc}{kind(s)} |" for s in rule.states]
     lines += [""]
     lines += [f"**{part}.** {said}\n" for part, said in notes.items()]
+    if len(rule.dialects) > 1:
+        whose = ", ".join(word for word in DIALECTS if word in rule.dialects)
+        lines += [f"**Dialects.** {whose}: [what each does](../dialects.md).\n"]
     lines += [
         f"`descend show {rule.name}` prints what becomes of the formula on a machine. [All rules](index.md)"
     ]

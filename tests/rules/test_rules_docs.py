@@ -15,6 +15,8 @@ import pytest
 from rule_checks import DTYPES
 from rule_lines import MEASURED
 
+from descend import rules
+
 DOCS = Path(__file__).parents[2] / "docs"
 LESSONS = ["averages.md", "learning-rate-decay.md"]
 KINDS: str = runpy.run_path(str(DOCS / "build_kinds.py"))["page"]()
@@ -56,6 +58,22 @@ def test_the_page_of_kinds_is_as_the_rules_are_now() -> None:
     assert all(re.fullmatch(r"([\d.]+ \(.+\))?", peer) for peer, _ in cells)
     assert all(re.fullmatch(r"[\d.]*", adamw) for _, adamw in cells)
     assert sum(peer != "" for peer, _ in cells) > 15
+
+
+def test_the_page_of_dialects_is_as_the_rules_are_now() -> None:
+    space = runpy.run_path(str(DOCS / "build_dialects.py"))
+    text = (DOCS / "dialects.md").read_text(encoding="utf-8")
+    assert text == space["page"](), "run: python docs/build_dialects.py"
+    wanted = {
+        (name, word)
+        for name in rules.built_in()
+        for word in rules.get(name).dialects
+        if word != "torch" and rules.get(name).kind != "matrix"
+    }
+    assert set(space["measured"]()) == wanted
+    assert all(
+        float(ours) < 1e-12 for (name, _), (ours, _) in space["measured"]().items() if "fact" not in name
+    )
 
 
 def test_a_stale_page_is_seen(tmp_path: Path) -> None:

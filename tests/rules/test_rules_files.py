@@ -65,15 +65,36 @@ def test_so_are_those_of_the_modifiers(rule: Rule) -> None:
     assert faults(rule) == []
 
 
+def strangers(body: list[ast.stmt], name: str, kind: str) -> list[str]:
+    """What a rule's file holds besides its page, its formula and the forms of that in dialects.
+
+    Each form has a docstring that says how it differs. A matrix rule may name, before its formula, the rule
+    that vectors follow.
+    """
+    found = [] if isinstance(body[0], ast.Expr) else ["no page"]
+    formulas = [part for part in body if isinstance(part, ast.FunctionDef)]
+    found += [] if formulas and formulas[0].name == name else [f"no formula {name} first"]
+    for part in formulas[1:]:
+        first = ast.unparse(part.decorator_list[0]) if part.decorator_list else ""
+        if not first.startswith(f"dialect({name}, ") or not (ast.get_docstring(part) or "").endswith("."):
+            found.append(part.name)
+    for other in body[1:]:
+        if isinstance(other, ast.ImportFrom):
+            matrix = kind == "matrix" and (other.level == 1 or other.module == "descend.modifiers")
+            plain = other.module in ("descend.formula", "descend.formula.vocabulary")
+            found += [] if plain or matrix else [ast.unparse(other)]
+        elif not isinstance(other, ast.FunctionDef) and not (
+            kind == "matrix" and isinstance(other, ast.Assign)
+        ):
+            found.append(ast.unparse(other))
+    return found
+
+
 @by_name
-def test_the_file_holds_one_formula_and_nothing_else(name: str) -> None:
+def test_the_file_holds_one_formula_its_dialects_and_nothing_else(name: str) -> None:
     path = Path(inspect.getfile(descend.rules)).with_name(f"{name}.py")
     body = ast.parse(path.read_text(encoding="utf-8")).body
-    kinds = [type(part) for part in body if not isinstance(part, ast.ImportFrom)]
-    assert kinds == [ast.Expr, ast.FunctionDef]
-    imported = {part.module for part in body if isinstance(part, ast.ImportFrom)}
-    assert imported <= {"descend.formula", "descend.formula.vocabulary"}
-    assert body[-1].name == name  # type: ignore[attr-defined]
+    assert strangers(body, name, rules.get(name).kind) == []
 
 
 @by_name
@@ -104,3 +125,26 @@ def test_the_checks_see_what_is_missing() -> None:
 
     found = faults(descend.formula.rule_of(careless))
     assert [f.split()[0] for f in found] == ["lr", "lr", "no"]
+
+
+def test_what_does_not_belong_into_a_rule_s_file_is_seen() -> None:
+    text = """
+'A page.'
+import math
+from .adamw import adamw
+K = 1
+def first(p): 'One.'
+@dialect(second, keras={})
+def silent(p): pass
+@dialect(third, keras={})
+def of_another(p): 'Says.'
+"""
+    found = strangers(ast.parse(text).body, "second", "element")
+    assert found == [
+        "no formula second first",
+        "silent",
+        "of_another",
+        "import math",
+        "from .adamw import adamw",
+        "K = 1",
+    ]
