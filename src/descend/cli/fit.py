@@ -60,7 +60,11 @@ _ARGUMENTS: dict[str, options.Argument] = {
 @click.option("--task", help="regression, binary or classification, where the data leave it open.")
 @click.option("--model", help="linear, logistic, softmax, mlp or cnn. [default: one that suits the data]")
 @click.option("--init", help="The initialiser of the weights, as in he_normal.")
-@click.option("--rule", help="The update rule: see descend rules; or a file, my_rule.py. [default: adam]")
+@click.option(
+    "--rule",
+    help="The update rule: see descend rules; a file, my_rule.py; or a chain, 'clip_norm + adamw'. "
+    "[default: adam]",
+)
 @click.option("--dialect", help="Whose form of the rule: torch, keras, optax or paper. [default: torch]")
 @click.option("--lr", type=float, help="The learning rate. [default: the rule's]")
 @click.option("--clip-norm", type=float, help="Scale the gradient down to this norm where it is longer.")
