@@ -1,4 +1,4 @@
-"""A chain by the names of its parts, on the command line: shown, trained with, resumed."""
+"""A chain by the names of its parts, on the command line: shown, trained with, run again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_chain_is_shown_as_one_program_with_its_passes_and_bytes(descend: Comm
     assert "define void @run" in said.out
 
 
-def test_a_run_follows_a_chain_and_goes_on_with_it(descend: Command) -> None:
+def test_a_run_follows_a_chain_and_its_configuration_runs_again(descend: Command) -> None:
     Path("table.csv").write_text(TABLE)
     chain = "clip_norm + gradient_noise + adamw"
     said = descend(
@@ -30,7 +30,7 @@ def test_a_run_follows_a_chain_and_goes_on_with_it(descend: Command) -> None:
     config = Path("runs/table/config.toml").read_text()
     assert f'name = "{chain}"' in config
     assert "max_norm = 0.5" in config
-    said = descend(["fit", "--resume", "runs/table", "--epochs", "3"])
+    said = descend(["fit", "--config", "runs/table/config.toml", "--epochs", "3"])
     assert said.code == 0, said.err
 
 
