@@ -38,7 +38,6 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "sophia": [("pytorch_optimizer 4.1.0, estimates given", "8.9e-15", "roundings")],
     "yogi": [("optax 0.2.8", "3.9e-06", "optax starts m at 1e-6; from the same start 2.2e-16")],
     "adafactor": [("torch.optim 2.13.0", "3.1e-15", "roundings")],
-    "adafactor_paper": [("optax 0.2.8", "3.9e-09", "optax computes t**-0.8 in float32")],
     "adafactor_stack": [("torch.optim 2.13.0", "3.1e-15", "roundings")],
     "adafactor_vector": [("torch.optim 2.13.0", "2.7e-15", "roundings")],
     "lamb": [("optax 0.2.8", "6.7e-16", "roundings")],

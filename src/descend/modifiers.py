@@ -39,7 +39,7 @@ def clip_global_norm(
     return g
 
 
-@rule(title="adaptive gradient clipping", source="Brock et al. 2021, equation 3, arXiv:2102.06171")
+@rule(title="adaptive gradient clipping", source="Brock et al. 2021, arXiv:2102.06171")
 def agc(
     p,
     g,
@@ -104,7 +104,7 @@ def independent_decay(p, weight_decay=Hyper(0.0, "[0, 1)", "share of p removed e
 # after a rule
 
 
-@rule(title="caution", source="Liang et al. 2024, Algorithm 1, arXiv:2411.16085, and the authors' code")
+@rule(title="caution", source="Liang et al. 2024, arXiv:2411.16085, and the authors' code")
 def cautious(g, u):
     """Only elements whose update goes down the gradient move, and further the fewer they are."""
     kept = where(u * g > 0, 1, where(u * g <= 0, 0, u * g))
