@@ -100,6 +100,10 @@ def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | Non
     return y if x is None else x if y is None else steady.matmul(x, y)
 
 
+ALONE = 512
+"""Sides from which a product in bfloat16 fills the processor by itself, and a batch only crowds the caches."""
+
+
 def newton_schulz(
     x: torch.Tensor, steps: float, a: float, b: float, c: float, eps: float, bits: float
 ) -> torch.Tensor:
@@ -107,6 +111,9 @@ def newton_schulz(
     types = {16: torch.bfloat16, 32: torch.float32, 64: torch.float64}
     if bits not in types:
         raise UsageError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
+    if bits == 16 and len(x) > 1 and min(x.shape[1:]) >= ALONE:
+        numbers = (steps, a, b, c, eps, bits)
+        return torch.cat([newton_schulz(x[i : i + 1], *numbers) for i in range(len(x))])
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
     x = x.mT if tall else x
