@@ -9,7 +9,7 @@ import pytest
 import torch
 from rule_checks import DTYPES, start
 from rule_contenders import Ours, Reference
-from rule_lines import BY_NAME, LINES, Line
+from rule_lines import BY_NAME, ELEMENT_FORMS, LINES, Line
 
 by_name = pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 on_both = pytest.mark.parametrize("backend", ["cpu", "torch"])
@@ -19,8 +19,11 @@ K = 5
 """The element that is made strange, of 40: one whole vector and a rest for every dtype."""
 
 
-def check_nan_stays(line: Line, dtype: torch.dtype, backend: str) -> None:
-    """Assert that one NaN in one gradient makes that element NaN for good, and no other."""
+def check_nan_stays(line: Line, dtype: torch.dtype, backend: str, late: int = 0) -> None:
+    """Assert that one NaN in one gradient makes that element NaN for good, and no other.
+
+    `late` is by how many steps the rule's moves come late.
+    """
     p, fresh = start(40, dtype)
     run = Ours(line, p, backend)
     for t in range(6):
@@ -28,7 +31,7 @@ def check_nan_stays(line: Line, dtype: torch.dtype, backend: str) -> None:
         if t == 2:
             g[K] = torch.nan
         run.step(g)
-        if t >= 2:
+        if t >= 2 + late:
             assert torch.isnan(run.p[K]), t
     others = torch.arange(40) != K
     assert torch.isfinite(run.p[others]).all()
@@ -84,6 +87,14 @@ def test_no_gradient_no_step(line: Line, backend: str) -> None:
     if {"weight_decay", "lambd"} & set(line.values):
         line = Line(line.rule, hypers={**line.hypers, "weight_decay": 0.0, "lambd": 0.0})
     check_zero_gradients_change_nothing(line, backend)
+
+
+@pytest.mark.parametrize("line", ELEMENT_FORMS, ids=lambda line: line.name)
+@on_both
+def test_so_it_is_in_every_dialect(line: Line, backend: str) -> None:
+    check_nan_stays(line, torch.float32, backend, late=line.name == "rprop (optax)")
+    hypers = {**line.hypers, **dict.fromkeys({"weight_decay"} & set(line.values), 0.0)}
+    check_zero_gradients_change_nothing(Line(line.rule, hypers=hypers), backend)
 
 
 @on_both
