@@ -212,7 +212,7 @@ def first_steps(names: list[str], given: argparse.Namespace) -> str:
         cold, *warm = found
         imports, whole = ([w[key] for w in warm] for key in ("imports", "all"))
         rows.append([f"{rule}, {package}", f"{cold['all']:.2f} s", duration(whole), duration(imports)])
-    return table(["", "cold caches", "warm caches", "of it imports"], rows)
+    return table(["", "cold caches", "warm caches", "of it imports"], rows) if rows else ""
 
 
 # -- the report -------------------------------------------------------------------------------------------
@@ -282,13 +282,10 @@ def report(cases: list[Case], first: str) -> str:
     parts = ["## Bars", bars_table(cases)]
     for kind in kinds:
         parts += [f"## {kind.capitalize()}", speed_table([c for c in cases if c.kind == kind])]
-    parts += [
-        "## The first step of a fresh process",
-        "One 1024 × 1024 parameter; from before the imports, torch's or jax's among them, to the step's end.",
-        first,
-        kept,
-    ]
-    return "\n\n".join(parts)
+    if first:
+        about = "One 1024 × 1024 parameter; from before the imports, torch's or jax's among them, to the end."
+        parts += ["## The first step of a fresh process", about, first]
+    return "\n\n".join([*parts, kept])
 
 
 def main() -> None:
@@ -324,7 +321,8 @@ def main() -> None:
     cases = [case for run in runs for case in in_own_process(run, given)]
     if given.prepare:
         return
-    first = first_steps(["adamw"] if given.smoke else names, given)
+    fresh = ["adamw"] if given.smoke else names if given.only else ["adamw", *names]
+    first = first_steps(fresh, given)
     head = [
         "# Every kind of rule, beside other packages",
         f"{machine(*PACKAGES)}; {counted(given.threads)}",

@@ -1,6 +1,7 @@
 """The benchmark scripts run end to end; what their smoke runs print has the structure of the real tables."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,48 @@ def test_the_ceiling_has_a_row_for_every_rule_without_a_fused_path(tmp_path: Pat
     for row in found[1:]:
         assert row[1].endswith(("(foreach)", "(for-loop)"))
         assert all(cell.endswith("×") for cell in row[2:])
+
+
+def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: Path) -> None:
+    chain = "clip_global_norm, adamw"
+    options = ["--threads", "1", "--only", "lion", "adafactor", chain, "muon"]
+    found = tables(smoke("kinds.py", tmp_path / "kinds.md", *options))
+    bars, lion, adafactor, clipped, muon, first = found
+    for rows in (lion, adafactor, clipped, muon):
+        assert rows[0][:6] == ["rule", "size", "ours", "in AdamW's", "best peer", "over ours"]
+        assert all(" (" in row[2] and "× (" in row[3] for row in rows[1:])
+    for rows in (lion, adafactor, clipped):
+        assert [row[1] for row in rows[1:]] == ["300 × 32", "1M", "16M"]
+    assert [row[1] for row in muon[1:]][-2:] == ["64 of 64 × 64", "150 of 32 × 32"]
+    for row in adafactor[1:]:
+        named = f"{row[4]} {row[6]}"
+        assert all(peer in named for peer in ("torch foreach", "torch for-loop", "optax, jit"))
+        assert "– left out of a smoke run" in row[6]
+    asked = {row[0].split(", against")[0].split(", in times")[0] + row[1][0]: row[1] for row in bars[1:]}
+    assert asked["clip_global_norm, adamw, 16M≤"] == "≤ 1.25×"
+    assert asked["clip_global_norm, adamw, 16M≥"] == "≥ 1.3×"
+    assert asked["lion, 300 × 32≥"] == "≥ 1×"
+    assert asked["muon, 2048 × 2048≥"] == "≥ 0.95×"
+    verdicts = {"reached", "not reached", "undecided: disturbed", "not measured"}
+    assert {row[3] for row in bars[1:]} <= verdicts
+    assert [row[0] for row in first[1:]] == ["adamw, descend"]
+
+
+def test_a_bar_is_reached_on_its_own_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    kinds = runpy.run_path(str(FOLDER / "kinds.py"))
+    times = {"descend": [2.0] * 5, "descend AdamW": [1.0] * 5, "slow": [9.0] * 5, "quick": [3.0] * 5}
+    measured = kinds["Measured"](times, rounds=5, kept=5)
+
+    def verdict(against: str, limit: float) -> str:
+        case = kinds["Case"]("lamb", "reduction", "1M", measured, 1)
+        return str(kinds["judged"](kinds["Bar"]("lamb", ("1M",), against, limit), case)[3])
+
+    assert verdict("descend AdamW", 2.0) == "reached"
+    assert verdict("descend AdamW", 1.9) == "not reached"
+    assert verdict(kinds["BEST"], 1.5) == "reached"
+    assert verdict(kinds["BEST"], 1.6) == "not reached"
+    assert verdict("slow", 4.5) == "reached"
+    assert verdict("absent", 0.1) == "not measured"
+    measured.disturbed = 1
+    assert verdict("descend AdamW", 2.0) == "undecided: disturbed"
