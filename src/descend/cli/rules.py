@@ -10,38 +10,60 @@ import click
 
 from .app import debug_option
 
+_WIDE = 150  # columns of a terminal that has room for every hyper-parameter
+
 
 @click.command("rules")
 @debug_option
 def command() -> None:
-    """List the update rules: what each does, its hyper-parameters and source."""
+    """List the update rules: what each does and keeps, its hyper-parameters and source.
+
+    State is in bytes an element of a float32 parameter; passes are sweeps over memory in a step.
+    """
     from rich.console import Console
     from rich.table import Table
 
     from .. import rules
+    from ..errors import UsageError
     from ..formula import DIALECTS
+    from ..study.costs import element_passes, state_bytes
 
     piped = not sys.stdout.isatty()
     page = io.StringIO()
-    console = Console(highlight=False, file=page, width=400) if piped else Console(highlight=False)
+    console = Console(highlight=False, file=page, width=600) if piped else Console(highlight=False)
+    wide = console.width >= _WIDE
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
     table.add_column("rule", style="cyan", no_wrap=True)
     table.add_column("kind", no_wrap=True)
+    table.add_column("state", no_wrap=piped, max_width=None if piped else 15)
+    table.add_column("passes", justify="right", no_wrap=True)
     table.add_column("what it does", ratio=3)
-    table.add_column("dialects", ratio=1)
-    table.add_column("hyper-parameters", ratio=3)
+    if wide:
+        table.add_column("dialects", ratio=1)
+        table.add_column("hyper-parameters", ratio=3)
     table.add_column("source", style="dim", ratio=3 if piped else 2)
+    notices = list(rules.notices())
     for name in rules.names():
-        rule = rules.get(name)
+        try:
+            rule = rules.get(name)
+            cost = state_bytes(rule), str(element_passes(rule))
+        except UsageError as error:
+            notices.append(str(error))
+            continue
         hypers = ", ".join(f"{hyper.name}={_value(hyper.default)}" for hyper in rule.hypers)
         spoken = " ".join(word for word in DIALECTS if word in rule.dialects)
         source = rule.source if piped else _short(rule.source)
-        table.add_row(name, rule.kind, rule.summary, spoken, hypers, source)
+        table.add_row(name, rule.kind, *cost, rule.summary, *((spoken, hypers) if wide else ()), source)
     console.print(table)
     if piped:
         click.echo("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
     else:
-        console.print("\n[dim]descend show RULE prints a rule's formula and the code made from it.[/]")
+        console.print(
+            "\n[dim]State: bytes an element in float32. descend show RULE prints a rule's formula and code, "
+            "descend check RULE tests it.[/]"
+        )
+    for notice in notices:
+        click.echo(f"note: {notice}", err=True)
 
 
 def _short(source: str) -> str:

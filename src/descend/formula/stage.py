@@ -173,6 +173,8 @@ class _Stager:
             self.matrices = Matrices(rule, self.rewrite, {word: self.outputs[word] for word in changed})
         except ShapeError as error:
             self._refuse(str(error), self._where(error.node))
+        if not changed:
+            self._refuse("nothing changes: p and the states are returned as they came; write p = p - lr * …")
         self.new = {w: self.rewrite(self.outputs[w]) for w in changed if w not in self.matrices.kept}
         self.new |= {word: self.rewrite(n) for word, n in self.matrices.materialised.items()}
         self.domains |= self.matrices.temporaries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,9 +32,9 @@ class Problem:
 
 def problems(quick: bool) -> list[Problem]:
     """The standard problems; every point is a matrix, so that every rule can take it."""
-    ones = torch.full((8, 4), 1.0)
-    curved = torch.logspace(-2, 1, 32).reshape(8, 4)
     random = torch.Generator().manual_seed(1)
+    start = torch.randn(8, 4, generator=random)
+    curved = torch.logspace(-2, 1, 32).reshape(8, 4)
     inputs = torch.randn(200, 10, generator=random)
     labels = (inputs @ torch.randn(10, 3, generator=random) + torch.randn(200, 3, generator=random)).argmax(1)
     targets = torch.nn.functional.one_hot(labels, 3).float()
@@ -56,11 +57,11 @@ def problems(quick: bool) -> list[Problem]:
 
     valley = torch.tensor([-1.2, 1.0]).repeat(8, 2)
     found = [
-        Problem("quadratic", ones, quadratic(torch.ones(8, 4))),
-        Problem("ill-conditioned, 1000", ones, quadratic(curved)),
+        Problem("quadratic", start, quadratic(torch.ones(8, 4))),
+        Problem("ill-conditioned, 1000", start, quadratic(curved)),
         Problem("Rosenbrock", valley, rosenbrock),
         Problem("three classes", 0.01 * torch.randn(10, 3, generator=random), classes),
-        Problem("noisy quadratic", ones, noisy),
+        Problem("noisy quadratic", start, noisy),
     ]
     return found[:2] if quick else found
 
@@ -79,14 +80,18 @@ def run(
         slopes = problem.slope(points, random)[1].contiguous()
         for p, slope, optimizer in zip(params, slopes, optimizers, strict=True):
             p.grad = slope
-            optimizer.step()
+            try:
+                optimizer.step()
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # it ran away, and its matrices with it
+                p.fill_(math.inf)
     shares = (problem.slope(points, random)[0] / first).tolist()
     return [share if math.isfinite(share) else math.inf for share in shares]
 
 
 def descents(subject: Subject) -> Iterator[Finding]:
     """Whether the rule goes down at its default rate, which rate is best, and how far others come."""
-    steps = 100 if subject.quick or subject.rule.kind == "matrix" else 300
+    slow = subject.rule.kind == "matrix" or subject.program.folds
+    steps = 100 if subject.quick or slow else 300
     rate = rate_of(subject.rule)
     default = subject.defaults.get(rate or "", math.nan)
     ladder: list[dict[str, Any]] = [{}, *({rate: lr} for lr in LADDER)] if rate else [{}]
@@ -128,7 +133,7 @@ def _best(values: list[float]) -> str:
     if not values:
         return "–"
     best = min(values)
-    return f"{_written(best)} at {LADDER[values.index(best)]:g}"
+    return f"{_written(best)} at {LADDER[values.index(best)]:g}" if best < math.inf else "runs away"
 
 
 def _written(value: float) -> str:

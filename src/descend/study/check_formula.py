@@ -13,40 +13,17 @@ from ..formula import Rule
 from ..formula.nodes import Node, is_reduction, walk
 from ..formula.nodes import name as leaf
 from .check_subject import Finding, Subject, another, fails, holds, note
+from .costs import element_passes, state_bytes
 
 _RATES = ("lr", "learning_rate", "rate", "alpha", "eta", "step_size")
 _STEADY = 400
 _UNEVEN = 3.0
 
 
-def state_bytes(rule: Rule) -> str:
-    """Bytes of state for an element of a float32 parameter.
-
-    >>> from descend import rules
-    >>> state_bytes(rules.get("adam")), state_bytes(rules.get("gradient_descent"))
-    ('8', '0')
-    """
-    kinds = [s.shape for s in rule.states if not s.scalar]
-    whole = 4 * kinds.count("element")
-    words = {"rows": "4 / columns", "columns": "4 / rows"}
-    words |= {"left": "4 · rows / columns", "right": "4 · columns / rows"}
-    parts = [
-        f"{kinds.count(k)} × {said}" if kinds.count(k) > 1 else said
-        for k, said in words.items()
-        if k in kinds
-    ]
-    return " + ".join([str(whole)] * (whole > 0 or not parts) + parts)
-
-
-def passes(subject: Subject) -> int:
-    """Sweeps over the elements in a step."""
-    return sum(one.domain == "element" for one in subject.program.passes)
-
-
 def formula(subject: Subject) -> Iterator[Finding]:
     """The formula as read: its kind and cost, and what in it is never used."""
     rule, program = subject.rule, subject.program
-    count = passes(subject)
+    count = element_passes(rule)
     yield holds(
         "formula",
         f"reads as a rule of kind {rule.kind}; a step is {count} pass{'es' if count > 1 else ''} over memory "

@@ -107,7 +107,11 @@ def schedules(subject: Subject) -> Iterator[Finding]:
         run = subject.run([subject.shape], torch.float64).go(2)
         value = another(hyper, gently=subject.rule.kind == "matrix")
         run.optimizer.param_groups[0][hyper.name] = value
-        far = apart(run, 1 if subject.quick else 2)
+        try:
+            far = apart(run, 1 if subject.quick else 2)
+        except UsageError as error:
+            yield note("schedules", f"{hyper.name} = {value:g} is refused at the step: {error}")
+            continue
         worst = max(worst, far)
         if not far <= limit:
             bad.append(f"{hyper.name} (to {value:g}: {far:.2g} ulp)")
@@ -134,8 +138,8 @@ def range_ends(subject: Subject) -> Iterator[Finding]:
                     warnings.simplefilter("ignore")
                     run = subject.run([subject.shape], hypers={hyper.name: value}).go(3)
             except UsageError as error:
-                yield fails(
-                    "ranges", f"{hyper.name} = {value:g} lies in {hyper.allowed} but is refused: {error}", ""
+                yield note(
+                    "ranges", f"{hyper.name} = {value:g} lies in {hyper.allowed} but is refused: {error}"
                 )
                 continue
             if not run.finite():

@@ -20,12 +20,11 @@ from .check_gradients import gradients
 from .check_page import heading, line, summary
 from .check_speed import memory_limit
 from .check_state import groups, range_ends, schedules, state
-from .check_subject import Finding, Subject, fails
+from .check_subject import Finding, Subject, fails, note
 
 Given = str | os.PathLike[str] | Rule | Callable[..., Any]
 
 _CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    formula,
     behaviour,
     agreement,
     state,
@@ -35,7 +34,7 @@ _CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     gradients,
     descents,
 )
-"""All but the last two, which want the threads as they are."""
+"""All but the first, and the last two, which want the threads as they are."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,23 @@ def check(rule: Given, *, quick: bool = False, listener: Callable[[Finding], Non
 
 
 def _findings(subject: Subject) -> Iterator[Finding]:
+    first = list(guarded(formula, subject))
+    yield from first
+    if any(finding.word == "fails" and finding.area == "ranges" for finding in first):
+        yield note("the rest", "nothing else can be run: no optimizer takes such defaults")
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # most of it is small, and two threads on a busy machine wait for one another
     try:
         for one in _CHECKS:
-            yield from _guarded(one, subject)
+            yield from guarded(one, subject)
     finally:
         torch.set_num_threads(before)
-    yield from _guarded(threads, subject)
-    yield from _guarded(memory_limit, subject)
+    yield from guarded(threads, subject)
+    yield from guarded(memory_limit, subject)
 
 
-def _guarded(one: Callable[[Subject], Iterator[Finding]], subject: Subject) -> Iterator[Finding]:
+def guarded(one: Callable[[Subject], Iterator[Finding]], subject: Subject) -> Iterator[Finding]:
     """The findings of one check; what it raises is a finding too, and the other checks go on."""
     try:
         yield from one(subject)

@@ -1,4 +1,4 @@
-"""What the host computes with Python's numbers, where Python would leave the real ones."""
+"""What staging refuses, and what the host computes where Python would leave the real numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import descend
+from descend.errors import FormulaError
 from descend.formula import rule_of, stage
 from descend.formula.vocabulary import where
 
@@ -33,3 +34,12 @@ def test_a_root_of_a_negative_number_is_nan(base: float, step: float) -> None:
 def test_a_comparison_of_one_is_false() -> None:
     row, _ = stage(rule_of(compared)).scalars(1.0, 0.5, -4.0)
     assert 0.0 in [abs(x) for x in row]
+
+
+def test_a_formula_that_changes_nothing_is_refused() -> None:
+    def still(p, g, lr=0.1):
+        x = p - lr * g  # noqa: F841
+        return p
+
+    with pytest.raises(FormulaError, match=r"nothing changes: p and the states are returned as they came"):
+        descend.optimizer(still)
