@@ -22,6 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Where each command is defined; imported when it is asked for, so that `descend --help` stays quick.
 _COMMANDS = {
+    "analyse": "Analyse a rule: first step, stable range, invariances, limits.",
     "export": "Write a rule as one file that needs nothing but torch.",
     "fit": "Train a model on data by an update rule.",
     "minimize": "Descend a function: a named surface or an expression.",
