@@ -137,6 +137,16 @@ def cases() -> Iterator[tuple[str, str | Rule, dict[str, float], Callable[[Any],
         yield "torch.optim", f"adafactor{name}", own, plain("Adafactor", weight_decay=0.1), shapes
     paper = lambda o: by_optax(o.adafactor(1e-2, min_dim_size_to_factor=1))  # noqa: E731
     yield "optax", rules.get("adafactor", "paper"), {}, paper, MATRICES
+    square: tuple[tuple[int, ...], ...] = ((12, 12), (7, 7), (12, 12))  # full rank from the first gradient on
+    for name, scale in (("muon", None), ("muon_rms", "match_rms_adamw")):
+        yield "torch.optim", name, both, plain("Muon", **both, adjust_lr_fn=scale), MATRICES
+    exact = {**both, "ns_bits": 64.0}
+    muon = lambda o: by_optax(o.contrib.muon(1e-2, weight_decay=0.1))  # noqa: E731
+    yield "optax", rules.get("muon", "optax"), exact, muon, square
+    often = {"lr": 1e-2, "precondition_frequency": 1.0}
+    yield po, "shampoo", often, plain("Shampoo", lr=1e-2), MATRICES
+    seldom = plain("SOAP", **both, precondition_frequency=4)
+    yield po, "soap", {**both, "precondition_frequency": 4.0}, seldom, square
     clipped = chain(modifiers.agc, rules.get("momentum"))
     sgd = lambda o: by_optax(o.chain(o.adaptive_grad_clip(0.3, axis=1), o.sgd(0.1, momentum=0.9)))  # noqa: E731
     yield "optax", clipped, {"lr": 0.1, "clipping": 0.3}, sgd, MATRICES

@@ -42,6 +42,10 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "adafactor_vector": [("torch.optim 2.13.0", "2.7e-15", "roundings")],
     "lamb": [("optax 0.2.8", "6.7e-16", "roundings")],
     "lars": [("pytorch_optimizer 4.1.0", "1.1e-15", "roundings, at a constant lr (there outside b)")],
+    "muon": [("torch.optim 2.13.0", "3.6e-15", "roundings, in bfloat16 products as torch has them")],
+    "muon_rms": [("torch.optim 2.13.0", "4.9e-15", "roundings")],
+    "shampoo": [("pytorch_optimizer 4.1.0, a root every step", "8.9e-16", "roundings")],
+    "soap": [("pytorch_optimizer 4.1.0", "3.3e-08", "it makes its columns orthogonal in float32")],
     "prodigy": [
         ("prodigyopt 1.1.2", "3.3e-15", "roundings"),
         ("optax 0.2.8", "1.5e-01", "optax corrects the bias, which the authors leave off"),
