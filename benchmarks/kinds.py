@@ -48,7 +48,7 @@ LARGE = ("1M", "16M")
 SQUARES, SMALL = ("512 × 512", "1024 × 1024", "2048 × 2048"), ("64 of 64 × 64", "150 of 32 × 32")
 PACKAGES = (
     *("torch", "pytorch_optimizer", "heavyball", "jax", "optax"),
-    *("schedulefree", "prodigyopt", "lion-pytorch", "adan-pytorch", "torch-optimi"),
+    *("schedulefree", "prodigyopt", "lion-pytorch", "adan-pytorch", "torch-optimi", "muon-optimizer"),
 )
 SECONDS = {"300 × 32": 2.0, "1M": 3.0, "16M": 8.0}
 """For a case; others, and those with compiled contenders at least, have the time of the middle one."""
@@ -132,7 +132,8 @@ def measure(names: list[str], given: argparse.Namespace) -> Iterator[Case]:
                 times[:] = [t / subject.cycle for t in times]
             yield Case(name, subject.kind, size.name, measured, subject.cycle, missing)
             contenders.clear()
-            torch._dynamo.reset()
+            if not given.smoke:
+                torch._dynamo.reset()
             gc.collect()
             note(f"{time.perf_counter() - started:6.1f} s  {name}, {size.name}")
 
