@@ -36,7 +36,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     yield put
     forget()
     for added in set(sys.modules) - modules:
-        del sys.modules[added]
+        if added.endswith("_rules"):
+            del sys.modules[added]
 
 
 def forget() -> None:

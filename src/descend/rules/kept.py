@@ -11,7 +11,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -30,9 +30,10 @@ from ..formula import (
     rule_of,
     vocabulary,
 )
-from .loading import OWN, reading
+from .loading import OWN, read, reading
 
 _MAKERS = {made.__name__: made for made in (Hyper, State, chain, except_for, only, renamed, rule)}
+_HELD = ("name", "function", "states", "hypers", "masks", "called", "otherwise")
 _PLAIN = (
     ast.Module, ast.ImportFrom, ast.alias, ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Call,
     ast.keyword, ast.Name, ast.Constant, ast.Tuple, ast.UnaryOp, ast.expr_context, ast.unaryop,
@@ -52,17 +53,14 @@ def text_of(rule: Rule) -> str:
     _check_fields(rule, ("name", "formulas", "title", "source", "doc", "dialect", "dialects"), rule.name)
     main = next((f for f in rule if f.place == "rule"), rule.formulas[0])
     single = len(rule.formulas) == 1 and rule.name.isidentifier()
-    bodies: list[str] = []
-    names: list[str] = []
-    parts: list[str] = []
-    for formula in rule:
-        _check_fields(formula, ("name", "function", "states", "hypers", "masks", "called"), rule.name)
-        names.append(_fresh(rule.name if single else formula.name, names))
-        bodies.append(_definition(formula, names[-1], rule if formula is main else None))
-        parts.append(_part(formula, names[-1]))
+    text = _Text([], [])
+    parts = [
+        text.add(f, rule.name if single else f.name, rule if f is main else Rule(f.name, (f,))) for f in rule
+    ]
+    bodies, names = text.bodies, text.names
     if len(parts) > 1 or not single:
         bodies.append(f"{_fresh('whole', names)} = chain({', '.join(parts)}, name={rule.name!r})")
-    elif parts != names:
+    elif parts[0] not in names:
         bodies.append(f"{_fresh('whole', names)} = {parts[0]}")
     called = set(re.findall(r"\b([^\W\d]\w*)\(", "\n".join(bodies)))
     makers = sorted((called - set(names)) & set(_MAKERS))
@@ -95,7 +93,7 @@ def from_text(text: str, file: str = "<a kept rule>") -> Rule:
         if not isinstance(made, (Rule, FunctionType)):
             raise UsageError(f"{file}: is not a rule as descend keeps it: its last lines define none")
         found = rule_of(made)
-        _ = found.outputs
+        read(found)
     return found
 
 
@@ -108,6 +106,27 @@ def _check_fields(part: Any, known: Iterable[str], name: str) -> None:
 
 def _default(one: Field[Any]) -> Any:
     return one.default_factory() if one.default_factory is not MISSING else one.default
+
+
+@dataclass
+class _Text:
+    """Definitions as they are written down, and the names that they take."""
+
+    bodies: list[str]
+    names: list[str]
+
+    def add(self, formula: Formula, name: str, about: Rule, as_rule: bool = False) -> str:
+        """Write down a formula, before it what stands in for it; what it is called in a chain.
+
+        `about` has its title, source and page; `as_rule` writes it as a rule where it has none.
+        """
+        _check_fields(formula, _HELD, formula.name)
+        others = [self.add(f, f.name, Rule(f.name, (f,)), as_rule=True) for f in formula.otherwise]
+        otherwise = f"chain({', '.join(others)})" if len(others) > 1 else "".join(others)
+        self.names.append(_fresh(name, self.names))
+        name = self.names[-1]
+        self.bodies.append(_definition(formula, name, about, otherwise, as_rule))
+        return _part(formula, name)
 
 
 def _part(formula: Formula, name: str) -> str:
@@ -137,18 +156,19 @@ def _as_written(formula: Formula) -> dict[str, State | Hyper]:
     return {before.get(word, word): part for word, part in found.items()}
 
 
-def _definition(formula: Formula, name: str, about: Rule | None) -> str:
+def _definition(formula: Formula, name: str, about: Rule, otherwise: str, as_rule: bool) -> str:
     known = _as_written(formula)
     arguments = inspect.signature(formula.function).parameters
     lines = [f"    {word}{_made(known[word]) if word in known else ''}," for word in arguments]
     head: list[str] = []
     page: list[str] = []
-    if about is not None and (about.title or about.source or about.doc):
+    if as_rule or about.title or about.source or about.doc or otherwise:
         quoted = f'"""{about.doc}"""'.replace("\n", "\n    ")
         plain = not set("\\\r\t\f") & set(about.doc) and '"""' not in about.doc and about.doc[-1:] != '"'
         plain = plain and inspect.cleandoc(quoted[3:-3]) == about.doc
-        doc = "" if plain else f", doc={about.doc!r}"
-        head = [f"@rule(title={_literal(about.title)}, source={_literal(about.source)}{doc})"]
+        more = "" if plain else f", doc={about.doc!r}"
+        more += f", otherwise={otherwise}" if otherwise else ""
+        head = [f"@rule(title={_literal(about.title)}, source={_literal(about.source)}{more})"]
         page = [f"    {quoted}"] if plain and about.doc else []
     body = [f"    {line}".rstrip() for line in formula.reading.lines]
     written = Formula.of(formula.function).reading.outputs

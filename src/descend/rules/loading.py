@@ -79,8 +79,16 @@ def _loaded(file: str, folder: str, content: bytes, name: str | None) -> Rule:
         module = _executed(file, folder, content)
         found = _named(module, file, name) if name else _only(module, file)
         rule = rule_of(found)
-        _ = rule.outputs  # read while the text is at hand: the file may change
+        read(rule)
     return rule
+
+
+def read(rule: Rule) -> None:
+    """Read all formulas of a rule while their text is at hand: the file may change."""
+    _ = rule.outputs
+    for formula in rule:
+        for other in formula.otherwise:
+            _ = other.reading
 
 
 @contextmanager
@@ -172,7 +180,9 @@ def _only(module: ModuleType, file: str) -> Any:
 
 
 def _functions(value: Rule | FunctionType) -> set[Any]:
-    return {formula.function for formula in value} if isinstance(value, Rule) else {value}
+    if not isinstance(value, Rule):
+        return {value}
+    return {part.function for formula in value for part in (formula, *formula.otherwise)}
 
 
 def _is_rule(value: Rule | FunctionType) -> bool:
