@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -338,3 +340,12 @@ def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None
 
     assert main(["analyse", "gradient_descent"]) == 0
     assert "0 < lr*h < 2" in capsys.readouterr().out
+
+
+BOOK = Path(__file__).parents[2] / "docs" / "analyse.md"
+
+
+@pytest.mark.parametrize("name", ["momentum", "lars"])
+def test_the_pages_of_the_book_are_what_is_printed(name: str) -> None:
+    shown = BOOK.read_text(encoding="utf-8").split(f"$ descend analyse {name}\n")[1].split("\n```")[0]
+    assert shown == str(analyse(name))

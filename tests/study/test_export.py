@@ -307,3 +307,9 @@ def test_the_command_writes_a_file_or_prints(tmp_path: Path, capsys: pytest.Capt
     assert main(["export", "lion", "--out", str(tmp_path / "none" / "lion.py")]) == 5
     assert "cannot be written" in capsys.readouterr().err
     assert main(["export", "liom"]) == 2
+
+
+def test_the_book_shows_what_is_written() -> None:
+    book = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    shown = book.split("```python\n")[1].split("\n```")[0]
+    assert shown in export("lamb")

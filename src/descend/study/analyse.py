@@ -23,6 +23,8 @@ from .analyse_trial import defaults
 _DECAYS = ("weight_decay", "lambd")
 _STEP = {0.0: "the same step", 1.0: "c times the step", -1.0: "1/c of the step", None: "neither"}
 _EDGE = 0.01
+_ROUNDINGS = 1e-9
+"""Differences below this share of a step are those of float64."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Analysis:
     def _first(self) -> list[str]:
         lr = defaults(self.rule).get("lr", 1.0)
         shown = (0, len(GRADIENTS) // 2, -1)
-        sizes = ", ".join(f"{_short(abs(self.moved[k]) / lr)} at |g| = {GRADIENTS[k]:g}" for k in shown)
-        found = f"|step| / lr is {sizes}, where p = 1"
+        first, *more = (f"{_short(abs(self.moved[k]) / lr)} at {GRADIENTS[k]:g}" for k in shown)
+        found = f"|step| / lr = {first.replace(' at ', ' at |g| = ')}, {', '.join(more)} (p = 1)"
         if self.first is None:
             return [f"  formula  not derived: {self.first_why}", f"  running  {found}"]
         said = [self.first.formula, f"for large g by {self.first.limit}" if self.first.limit else ""]
@@ -102,7 +104,7 @@ class Analysis:
         ]
         apart = self.first_apart
         if apart is not None:
-            found += f": {'' if apart < SMALL else 'NOT '}as the formula says, to {apart:.0e}"
+            found += f": {'' if apart < SMALL else 'NOT '}as the formula says"
         return [*lines, f"  running  {found}"]
 
     @property
@@ -133,14 +135,14 @@ class Analysis:
         else:
             found = f"found by running: no limit, for lr*h {span}"
         lines = [f"  formula  not derived: {self.stable_why}", f"  running  {found} ({q.steps} steps)"]
-        ends = [f"in a cycle of {_span(*q.cycles)} lr"] if q.cycles else []
-        ends += ["still falling"] if q.falls else []
-        return [*lines, *([f"           it ends {', or '.join(ends)}"] if ends else [])]
+        ends = [f"goes round in a cycle of {_span(*q.cycles)} lr"] if q.cycles else []
+        ends += ["still falls"] if q.falls else []
+        return [*lines, *([f"           in the end p {' or '.join(ends)}"] if ends else [])]
 
     def _scales(self) -> list[str]:
         rows = [("", "formula", "running")]
         for one in self.invariances:
-            found = one.found + (f" (to {one.apart:.0e})" if SMALL > one.apart > 0 else "")
+            found = one.found + (f" (to {one.apart:.0e})" if SMALL > one.apart > _ROUNDINGS else "")
             found += "" if one.agrees else "   <- not what the formula says"
             rows.append((one.what, one.derived or "-", found))
         wide = [max(len(row[k]) for row in rows) for k in (0, 1)]
