@@ -278,8 +278,8 @@ def test_what_it_cannot_take_is_refused() -> None:
     w = torch.zeros(3, 3, dtype=torch.complex64, requires_grad=True)
     w.grad = torch.ones_like(w)
     with pytest.raises(descend.UsageError, match="real matrices"):
-        descend.Muon([w]).step()
-    for wrong in ({"ns_bits": 8}, {"ns_coefficients": (1, 2)}, {"adjust_lr_fn": "twice"}, {"eps": 0.0}):
+        descend.optimizer("shampoo")([w]).step()
+    for wrong in ({"ns_bits": 8}, {"ns_coefficients": (1, 2)}, {"adamw_lr_ratio": -1.0}, {"eps": 0.0}):
         with pytest.raises(descend.UsageError, match=next(iter(wrong))):
             descend.Muon([torch.zeros(2, 2, requires_grad=True)], **wrong)
     p = drawn([(3, 3)], torch.float32)

@@ -50,9 +50,8 @@ class Muon(FormulaOptimizer):
         strict: refuse values that are allowed but make no sense, instead of warning.
 
     Raises:
-        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's; at the
-            step, for complex matrices.
-        RuntimeError: at the step, for sparse gradients, as torch.
+        UsageError: (a ValueError) a value out of range, or a group key that is nearly an option's.
+        RuntimeError: at the step, for complex parameters and sparse gradients, as torch.
 
     Example:
         >>> import torch
@@ -116,12 +115,15 @@ class Muon(FormulaOptimizer):
         return _formed(SCALES[group["adjust_lr_fn"]], bool(group["maximize"]))
 
     def _rule_of(self, group: Mapping[str, Any], p: torch.Tensor) -> Rule:
+        if p.is_complex():
+            raise RuntimeError("Muon does not support complex parameters")
         return applying(self._rule(group), p.dim() if group["use_muon"] else 0, "")
 
     def _check(self, group: Mapping[str, Any]) -> None:
         scale, coefficients, bits = group["adjust_lr_fn"], group["ns_coefficients"], group["ns_bits"]
         if scale not in SCALES:
-            raise UsageError(f'adjust_lr_fn must be "original", "match_rms_adamw" or None, got {scale!r}')
+            allowed = '"original", "match_rms_adamw" or None'
+            raise UsageError(f"Adjust learning rate function {scale} is not supported; use {allowed}")
         if len(coefficients) != 3:
             raise UsageError(f"ns_coefficients are three numbers, got {coefficients!r}")
         if bits not in (16, 32, 64):
