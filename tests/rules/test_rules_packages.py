@@ -96,6 +96,25 @@ def test_two_packages_with_one_name(install: Install) -> None:
         rules.get("quarter")
 
 
+def test_the_command_line_lists_shows_and_fits_them(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from descend.cli import main
+
+    install("theirs", "broken = theirs_rules:absent\nadam = theirs_rules:mine\nquarter = theirs_rules:mine")
+    assert main(["rules"]) == 0
+    said = capsys.readouterr()
+    assert any(line.startswith("quarter ") for line in said.out.splitlines())
+    assert not any(line.startswith("broken ") for line in said.out.splitlines())
+    assert "note: the rule 'broken' of the package theirs 1.2 cannot be loaded" in said.err
+    assert "note: the package theirs 1.2 registers a rule 'adam'" in said.err
+    assert main(["show", "quarter"]) == 0
+    assert "p = p - lr * g" in capsys.readouterr().out
+    assert main(["show", "broken"]) == 2
+    assert main(["minimize", "x**2", "--start", "1", "--rule", "broken"]) == 2
+    assert "the package theirs 1.2" in capsys.readouterr().err
+
+
 def test_importing_descend_looks_for_nothing() -> None:
     program = (
         "import importlib.metadata as m\n"

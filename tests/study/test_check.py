@@ -229,7 +229,7 @@ class IsDeaf:
 @pytest.mark.parametrize(
     ("kind", "part", "said"),
     [
-        (Drifts, agreement, "ulp from the float64 reference"),
+        (Drifts, agreement, "from the float64 reference over 5 shapes, in ulp"),
         (CountsThreads, threads, "one thread and two give different bits"),
         (LosesState, state, "state dict: going on gives other bits"),
         (HearsOneGroup, groups, "changes the steps of another group"),

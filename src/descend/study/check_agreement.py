@@ -52,10 +52,12 @@ def agreement(subject: Subject) -> Iterator[Finding]:
 
 
 def _judged(subject: Subject, area: str, found: dict[str, float], what: str) -> Finding:
-    limit, unit = (MATRIX_LIMIT, "of the mean step") if subject.rule.kind == "matrix" else (LIMIT, "ulp")
+    limit, unit = (
+        (MATRIX_LIMIT, "shares of the mean step") if subject.rule.kind == "matrix" else (LIMIT, "ulp")
+    )
     said = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
     worst = max(found.values())
-    sentence = f"steps over {what} are at most so many {unit} from the float64 reference: {said}"
+    sentence = f"largest distance of a step from the float64 reference over {what}, in {unit}: {said}"
     if worst <= limit:
         return holds(area, f"{sentence} (limit {limit:g})")
     bad = [name for name, value in found.items() if not value <= limit]
@@ -80,7 +82,7 @@ def _layouts(subject: Subject) -> Finding:
         fit = [s for s in shapes if len(s) == 4] if name == "channels last" else shapes
         if fit:
             found[name] = apart(subject.run(fit, change=change), 2)
-    return _judged(subject, "strides", found, "tensors of other strides")
+    return _judged(subject, "strides", found, "other strides")
 
 
 def _empty(subject: Subject) -> Finding:
