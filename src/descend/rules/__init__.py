@@ -54,7 +54,6 @@ def get(name: str, dialect: str | None = None) -> Rule:
     >>> print(get("momentum", "keras").formula_text)
     b = momentum * b + lr * g
     p = p - b
-    return p, b
 
     Raises UsageError with the nearest name, or with the dialects that there are; or with what is wrong with
     the file or the package.
