@@ -7,15 +7,14 @@ import keyword
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import UsageError
-from ..formula import Hyper, Range, Rule, State, rule_of, stage
-from ..formula.nodes import name as leaf
+from ..formula import Hyper, Range, Rule, rule_of, stage
 from . import export_words
 from .export_layout import laid_out
-from .export_lines import lines_of
+from .export_step import variants
 
 
 def export(rule: str | Rule | Callable[..., Any]) -> str:
@@ -54,12 +53,14 @@ class _File:
                     "its own parameters"
                 )
         self.rule = rule
-        self.lines = lines_of(rule)
-        self.tensors = [s for s in rule.states if not s.scalar]
-        self.scalars = [s for s in rule.states if s.scalar]
-        self.shaped = any(s.shape != "element" for s in self.tensors) or any(
-            "_along(" in line and not line.startswith(" ") for line in self.lines.body
-        )
+        self.variants = variants(rule, self.class_name)
+        self.joins = self.variants[0].lines.joins
+        if any(one.lines.joins != self.joins for one in self.variants):
+            raise UsageError(
+                f"{rule.name} cannot be exported: it sums over all tensors for matrices and not for vectors"
+            )
+        scalars = {s.key: s for one in self.variants for s in one.rule.states if s.scalar}
+        self.scalars = list(scalars.values())
 
     @property
     def class_name(self) -> str:
@@ -72,7 +73,8 @@ class _File:
 
     def text(self) -> str:
         """The whole file."""
-        body = "\n\n\n".join("\n".join(part) for part in (self.update(), self.optimizer()))
+        updates = (one.update() for one in self.variants)
+        body = "\n\n\n".join("\n".join(part) for part in (*updates, self.optimizer()))
         known = {
             word: inspect.getsource(function).rstrip()
             for word, function in vars(export_words).items()
@@ -89,6 +91,9 @@ class _File:
         source = [f"Source: {rule.source}.", ""] if rule.source else []
         page = [*rule.doc.strip().splitlines(), ""] if rule.doc else []
         formula = [f"    {line}" for line in rule.formula_text.splitlines()]
+        if len(self.variants) > 1:
+            text = self.variants[1].rule.formula_text
+            formula += ["", "and for vectors and numbers:", "", *(f"    {x}" for x in text.splitlines())]
         about = [
             f"Written by `descend export` from this formula of one element, in which p is the parameter, g "
             f"its{chr(10)}gradient and t the step, from 1:",
@@ -102,50 +107,16 @@ class _File:
         """What the code imports."""
         lines = ["from __future__ import annotations", ""]
         lines += [f"import {module}" for module in ("contextlib", "math") if f"{module}." in code]
-        names = ["Callable", *(["Generator"] if "Generator[" in code else [])]
+        names = ["Callable", *(word for word in ("Generator", "Iterator") if f"{word}[" in code)]
         lines += [f"from collections.abc import {', '.join(names)}", "from typing import Any", ""]
         return "\n".join([*lines, "import torch", "from torch import Tensor"])
-
-    # -- the step of one tensor -----------------------------------------------------------------------
-
-    def update(self) -> list[str]:
-        """The function that takes one step of one tensor."""
-        rule, names = self.rule, [s.name for s in self.tensors]
-        takes = {word for formula in rule.formulas for word in formula.arguments_taken}
-        floats = [*(["t"] if "t" in takes else []), *(s.name for s in self.scalars)]
-        floats += [*rule.shape_words, *(h.name for h in rule.hypers)]
-        given = [*(f"{word}: Tensor" for word in ("g", "p", *names))]
-        given += ["*"] if floats or rule.is_masked else []
-        given += [f"{word}: float" for word in floats]
-        given += ["ndim: int"] if rule.is_masked else []
-        many = len(self.scalars)
-        result = {0: "None", 1: "float"}.get(many, f"tuple[{', '.join(['float'] * many)}]")
-        if self.lines.joins:
-            result = f"Generator[Any, float, {result}]"
-        lines = ["def update(", *(f"    {word}," for word in given), f") -> {result}:"]
-        changed = ["p", *(word for word in names if rule.outputs[word] != leaf(word))]
-        verb = "is" if len(changed) == 1 else "are"
-        what = f'"""One step of one tensor: {_listed(changed)} {verb} changed in place.'
-        more = []
-        if self.lines.joins:
-            more = ["It stops for every sum over all tensors: it gives its own part, and is sent the whole."]
-        if self.scalars:
-            more.append(f"Returns the new {_listed([s.name for s in self.scalars])}.")
-        lines += (
-            [f'    {what}"""'] if not more else [f"    {what}", "", *(f"    {x}" for x in more), '    """']
-        )
-        for line in self.lines.body:
-            lines += laid_out(line.lstrip(), 4 + len(line) - len(line.lstrip()))
-        if self.scalars:
-            lines.append(f"    return {', '.join(s.name for s in self.scalars)}")
-        return lines
 
     # -- the class ------------------------------------------------------------------------------------
 
     def optimizer(self) -> list[str]:
         """The class."""
         parts = [self.constructor(), self.add_param_group(), self.step()]
-        parts += [self.one(), self.start()]
+        parts += [part for one in self.variants for part in (one.one(), one.start())]
         parts += [self.load()] if self.scalars else []
         head = [f"class {self.class_name}(torch.optim.Optimizer):", *self.page()]
         lines = [*head, ""]
@@ -210,7 +181,7 @@ class _File:
             "        with torch.enable_grad():",
             "            loss = closure()",
         ]
-        if not self.lines.joins:
+        if not self.joins:
             return [
                 *lines,
                 "    for group in self.param_groups:",
@@ -219,7 +190,7 @@ class _File:
                 "                self._step_of(p, p.grad, group)",
                 "    return loss",
             ]
-        joins = ", ".join(self.lines.joins) + ("," if len(self.lines.joins) == 1 else "")
+        joins = ", ".join(self.joins) + ("," if len(self.joins) == 1 else "")
         return [
             *lines,
             "    steps = [",
@@ -239,82 +210,6 @@ class _File:
             "    return loss",
         ]
 
-    def one(self) -> list[str]:
-        """The step of one parameter: its state, and what its numbers are computed in."""
-        rule, several = self.rule, bool(self.lines.joins)
-        result = "Generator[Any, float, None]" if several else "None"
-        lines = [
-            f"def _step_of(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> {result}:",
-            "    if g.layout != torch.strided:",
-            f'        raise RuntimeError("{self.class_name} does not support sparse gradients")',
-        ]
-        lines += self.shape_checks()
-        lines += ["    state = self.state[p]", "    if not state:", "        self._start(p, state, group)"]
-        lines += ['    state["step"] += 1']
-        operands = ["p", *(f'state["{s.key}"]' for s in self.tensors)]
-        lines.append(f"    kept = [{', '.join(operands)}]")
-        computable = "_over_whole" if rule.reduces else "_computable"
-        lines.append(f"    used = [{computable}(x) for x in kept]")
-        lines.append(f'    g = {computable}(-g if group["maximize"] else g)')
-        floats: list[tuple[str, str]] = []
-        takes = {word for formula in rule.formulas for word in formula.arguments_taken}
-        if "t" in takes:
-            floats.append(("t", 'float(state["step"])'))
-        floats += [(s.name, f'float(state["{s.key}"])') for s in self.scalars]
-        floats += [(w, f"float(p.shape[{-2 if w == 'rows' else -1}])") for w in rule.shape_words]
-        floats += [(h.name, f'float(group["{h.name}"])') for h in rule.hypers]
-        floats += [("ndim", "p.dim()")] if rule.is_masked else []
-        given = ", ".join(["g", "*used", *(f"{word}={value}" for word, value in floats)])
-        target = ", ".join(s.name for s in self.scalars)
-        before = (f"{target} = " if target else "") + ("yield from " if several else "")
-        lines.append(f"    {before}update({given})")
-        lines += [f'    state["{s.key}"].fill_({s.name})' for s in self.scalars]
-        lines += [
-            "    for own, new in zip(kept, used):",
-            "        if own.dtype in (torch.float16, torch.bfloat16):",
-            "            own.copy_(new.view_as(own))",
-        ]
-        return lines
-
-    def shape_checks(self) -> list[str]:
-        """Refusals of parameters that a rule of matrices cannot take."""
-        if not self.shaped and not self.rule.shape_words:
-            return []
-        name = self.class_name
-        return [
-            "    if p.dim() < 2 or p.is_complex():",
-            "        raise ValueError(",
-            f'            f"{name} takes real matrices, not a parameter of shape {{tuple(p.shape)}}"',
-            "        )",
-        ]
-
-    def start(self) -> list[str]:
-        """The state before the first step."""
-        lines = [
-            "@staticmethod",
-            "def _start(p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:",
-            '    """The state before the first step."""',
-            '    state["step"] = torch.tensor(0.0)',
-        ]
-        for s in self.rule.states:
-            start = f'group["{s.init}"]' if isinstance(s.init, str) else _number(s.init)
-            lines.append(f'    state["{s.key}"] = {self.initial(s, start)}')
-        return lines
-
-    def initial(self, s: State, start: str) -> str:
-        """A state at its start."""
-        if s.scalar:
-            value = f"float({start})" if start.startswith("group") else start
-            return f"torch.tensor({value}, dtype=torch.float64)"
-        if s.init == "p":
-            return "p.detach().clone()"
-        if s.shape != "element":
-            shape = "*p.shape[:-1], 1" if s.shape == "rows" else "*p.shape[:-2], 1, p.shape[-1]"
-            return f"p.new_zeros({shape})" if start == "0.0" else f"p.new_full(({shape}), {start})"
-        if start == "0.0":
-            return "torch.zeros_like(p)"
-        return f"_filled_like(p, {f'float({start})' if start.startswith('group') else start})"
-
     def load(self) -> list[str]:
         """State dicts whose numbers keep their digits."""
         keys = ", ".join(f'"{s.key}"' for s in self.scalars) + ("," if len(self.scalars) == 1 else "")
@@ -330,10 +225,6 @@ class _File:
             '                value = float(state_dict["state"][place][key])',
             "                self.state[p][key] = torch.tensor(value, dtype=torch.float64)",
         ]
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _number(value: float) -> str:

@@ -22,14 +22,14 @@ def laid_out(statement: str, indent: int) -> list[str]:
     space = " " * indent
     if len(space + statement) <= WIDTH or statement.startswith("#"):
         return [space + statement]
+    target, equals, value = statement.partition(" = ")
     opened = _opened(statement)
-    if opened is None:
-        target, equals, value = statement.partition(" = ")
-        if not equals or _split(value)[1] == "":
-            return [space + statement]
+    if equals and not statement.startswith("def ") and _split(value)[1] not in ("", ", "):
         opened = f"{target} = (", value, ")"
+    if opened is None:
+        return [space + statement]
     head, body, tail = opened
-    return [space + head, *_inside(body, indent + 4), space + tail]
+    return [space + head, *_inside(body, indent + 4, head.endswith("[")), space + tail]
 
 
 def _opened(code: str) -> tuple[str, str, str] | None:
@@ -51,10 +51,10 @@ def _closed(code: str) -> list[int]:
     return [place for place, depth in _depths(code) if depth == 0 and code[place] in ")]"]
 
 
-def _inside(body: str, indent: int) -> list[str]:
-    """What stands in brackets: on one line, or a line for each of its parts."""
+def _inside(body: str, indent: int, each: bool) -> list[str]:
+    """What stands in brackets: on one line, or a line for each of its parts, as always in a list."""
     space = " " * indent
-    if len(space + body) <= WIDTH:
+    if len(space + body) <= WIDTH and not each:
         return [space + body]
     parts, separator = _split(body)
     if separator == "":

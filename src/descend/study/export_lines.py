@@ -9,8 +9,19 @@ from dataclasses import replace
 
 from ..errors import UsageError
 from ..formula import Formula, Range, Rule
-from ..formula.masks import Mask
-from .export_pieces import Piece, binary, inside, joined_kind, negative, refined
+from ..formula.vocabulary import MATRIX
+from .export_layout import laid_out
+from .export_pieces import (
+    REDUCTIONS,
+    Piece,
+    binary,
+    condition_of,
+    inside,
+    joined_kind,
+    negative,
+    refined,
+    tensor,
+)
 from .export_trees import OPERATORS, complement, factors, is_call, is_name, product, terms, total
 
 _OWN = frozenset({"torch", "math", "Any", "Callable", "Tensor"})
@@ -37,7 +48,9 @@ class Lines:
         self.joins: list[str] = []
         scalars = {s.name for s in rule.states if s.scalar}
         self.tensors = {"p", *(s.name for s in rule.states if not s.scalar)}
-        self.known: dict[str, Piece] = {word: _tensor(word) for word in [*self.tensors, "g"]}
+        self.optional = {s.name for s in rule.states if s.limit}
+        self.known: dict[str, Piece] = {word: tensor(word) for word in [*self.tensors, "g"]}
+        self.known |= {word: replace(self.known[word], optional=True) for word in self.optional}
         self.known |= {word: Piece(word, 9, "float") for word in scalars}
         self.known["t"] = Piece("t", 9, "float", 1.0, 2.0**53)
         self.known |= {word: Piece(word, 9, "float", 1.0, 2.0**53) for word in rule.shape_words}
@@ -53,6 +66,18 @@ class Lines:
         self._totals: dict[str, Piece] = {}
         self._write()
 
+    @property
+    def along(self) -> bool:
+        """Whether it sums along rows or columns of every parameter."""
+        return any("_along(" in line and not line.startswith(" ") for line in self.body)
+
+    def text(self) -> list[str]:
+        """The body, indented."""
+        found: list[str] = []
+        for line in self.body:
+            found += laid_out(line.lstrip(), 4 + len(line) - len(line.lstrip()))
+        return found
+
     # -- parts of a chain -----------------------------------------------------------------------------
 
     def _write(self) -> None:
@@ -66,7 +91,7 @@ class Lines:
             start, self._sums = len(self.body), {}
             self._formula(formula, apart=k == main and bool(after))
             if formula.masks:
-                conditions = " and ".join(_condition(mask) for mask in formula.masks)
+                conditions = " and ".join(condition_of(mask) for mask in formula.masks)
                 inner = [f"    {line}" for line in self.body[start:]]
                 self.body[start:] = [f"if {conditions}:", *inner]
                 self._sums = {}
@@ -109,7 +134,13 @@ class Lines:
         if word == "p" and self._changes is not None:
             raise UsageError(f"{self.rule.name} cannot be exported: a part after its rule changes p itself")
         if word in self.tensors:
-            self.body.append(self._in_place(word, value))
+            conditions = [f"{word} is not None"] if word in self.optional else []
+            if is_call(value, "every"):
+                assert isinstance(value, ast.Call)
+                k, t, value, _ = value.args
+                conditions.append(f"({self.piece(t).text} - 1) % {self.piece(k).text} == 0")
+            line = self._in_place(word, value)
+            self.body += [f"if {' and '.join(conditions)}:", f"    {line}"] if conditions else [line]
             self._changed[word] += 1
             return
         piece = self.piece(value)
@@ -132,7 +163,7 @@ class Lines:
             self.body.append(self._in_place("p", value.left))
         word = "u" if "u" not in self.arguments else "update_of_p"
         self.body.append(f"{word} = {self.piece(value.right).text}")
-        self.known["u"] = _tensor(word, alias=False)
+        self.known["u"] = tensor(word, alias=False)
         self._changes = word
 
     def _in_place(self, word: str, value: ast.expr) -> str:
@@ -192,7 +223,7 @@ class Lines:
             if not self._moved:
                 self.body.append(f"moved = p - {self._changes}")
                 self._moved = True
-            return _tensor("moved", alias=False)
+            return tensor("moved", alias=False)
         return self.known[word]
 
     def _mean(self, at: ast.expr) -> tuple[Piece, Piece, Piece] | None:
@@ -220,9 +251,11 @@ class Lines:
             return self._where(given)
         if word in ("minimum", "maximum"):
             return self._bounded(word, given)
-        if word in _REDUCTIONS:
+        if word in REDUCTIONS:
             over = given[1].value if len(given) > 1 and isinstance(given[1], ast.Constant) else "tensor"
             return self._reduced(word, self.piece(given[0]), str(over))
+        if word in MATRIX:
+            return self._matrix(word, given)
         if word not in ("sqrt", "abs", "sign", "exp", "log", "tanh", "sin", "cos", "floor"):
             raise UsageError(f"{self.rule.name} cannot be exported: it uses the word {word!r}")
         x = self.piece(given[0])
@@ -239,6 +272,21 @@ class Lines:
         if word == "sqrt" and safe:
             return Piece(f"math.sqrt({x.text})", 9, "float", x.low**0.5, x.high**0.5)
         return Piece(f"{'math.' if safe else '_'}{word}({x.text})", 9, "float", low)
+
+    def _matrix(self, word: str, given: list[ast.expr]) -> Piece:
+        """A word for whole matrices; of what may be left out, a function that knows of it."""
+        pieces = [self.piece(a) for a in given]
+        optional = any(piece.optional for piece in pieces)
+        if word == "transpose":
+            text = f"_turned({pieces[0].text})" if optional else f"{pieces[0].at(9)}.mT"
+            return Piece(text, 9, "tensor", optional=optional)
+        if word == "matmul":
+            x, y = pieces
+            if optional:
+                both = x.optional and y.optional
+                return Piece(f"_product({x.text}, {y.text})", 9, "tensor", optional=both)
+            return Piece(f"{x.at(3)} @ {y.at(4)}", 3, "tensor")
+        return Piece(f"_{word}({', '.join(piece.text for piece in pieces)})", 9, "tensor", optional=optional)
 
     def _where(self, given: list[ast.expr]) -> Piece:
         test = given[0]
@@ -303,12 +351,12 @@ class Lines:
             raise UsageError(f"{self.rule.name} cannot be exported: {word}({x.text}) is of a single number")
         if over in ("rows", "columns"):
             dim = -1 if over == "rows" else -2
-            return self._once(Piece(f"{_REDUCTIONS[word]}_along({x.text}, {dim})", 9, "tensor"))
+            return self._once(Piece(f"{REDUCTIONS[word]}_along({x.text}, {dim})", 9, "tensor"))
         if not word.startswith("global"):
-            return self._once(Piece(f"{_REDUCTIONS[word]}({x.text})", 9, "number"))
+            return self._once(Piece(f"{REDUCTIONS[word]}({x.text})", 9, "number"))
         if word == "global_norm":
             return Piece(f"math.sqrt({self._everywhere(f'_norm({x.text}) ** 2').text})", 9, "float", 0.0)
-        total = self._everywhere(f"{_REDUCTIONS[word]}({x.text})", "max" in word)
+        total = self._everywhere(f"{REDUCTIONS[word]}({x.text})", "max" in word)
         if word != "global_mean":
             return total
         return binary("/", total, self._everywhere(f"{x.at(9)}.numel()"))
@@ -338,31 +386,6 @@ class Lines:
         self.body.append(f"{word} = yield {text}")
         self._totals[text] = Piece(word, 9, "float")
         return self._totals[text]
-
-
-_REDUCTIONS = {
-    "sum": "_total",
-    "mean": "_mean",
-    "max": "_largest",
-    "norm": "_norm",
-    "global_sum": "_total",
-    "global_mean": "_total",
-    "global_max": "_largest",
-    "global_norm": "_norm",
-}
-
-
-def _condition(mask: Mask) -> str:
-    """Whether a parameter of `ndim` dimensions is among those of a mask."""
-    assert mask.ndim is not None
-    first, *more = sorted(mask.ndim)
-    if more:
-        return f"ndim {'not in' if mask.out else 'in'} {tuple(sorted(mask.ndim))}"
-    return f"ndim {'!=' if mask.out else '=='} {first}"
-
-
-def _tensor(word: str, alias: bool | None = None) -> Piece:
-    return Piece(word, 9, "tensor", alias=word != "g" if alias is None else alias)
 
 
 def lines_of(rule: Rule) -> Lines:

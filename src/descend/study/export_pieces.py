@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..formula.masks import Mask
+
 WHOLE = (-math.inf, math.inf)
 
 
@@ -15,7 +17,8 @@ class Piece:
 
     `level` is how tightly its outermost operator binds. `kind` is "float" (of the host), "number" (a float64
     tensor without dimensions) or "tensor". A float lies from `low` to `high`, and is not zero where
-    `nonzero` says so. `alias` tells that the text may name a tensor which later lines change in place.
+    `nonzero` says so. `alias` tells that the text may name a tensor which later lines change in place,
+    `optional` that it may be None.
     """
 
     text: str
@@ -25,6 +28,7 @@ class Piece:
     high: float = math.inf
     nonzero: bool = False
     alias: bool = False
+    optional: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -128,3 +132,30 @@ def refined(known: dict[str, Piece], left: Piece, op: str, right: Piece, holds: 
         elif how == "!=" and other.low == other.high == 0:
             found[word] = replace(found[word], nonzero=True)
     return found
+
+
+def tensor(word: str, alias: bool | None = None) -> Piece:
+    """A tensor by its name; all but g may be changed in place."""
+    return Piece(word, 9, "tensor", alias=word != "g" if alias is None else alias)
+
+
+def condition_of(mask: Mask) -> str:
+    """Whether a parameter of `ndim` dimensions is among those of a mask."""
+    assert mask.ndim is not None
+    first, *more = sorted(mask.ndim)
+    if more:
+        return f"ndim {'not in' if mask.out else 'in'} {tuple(sorted(mask.ndim))}"
+    return f"ndim {'!=' if mask.out else '=='} {first}"
+
+
+REDUCTIONS = {
+    "sum": "_total",
+    "mean": "_mean",
+    "max": "_largest",
+    "norm": "_norm",
+    "global_sum": "_total",
+    "global_mean": "_total",
+    "global_max": "_largest",
+    "global_norm": "_norm",
+}
+"""What each word that sums is called in an exported file."""

@@ -6,6 +6,8 @@ They stand alone: torch and math are all that they use, and each other only by n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,105 @@ def _over_whole(x: Tensor) -> Tensor:
     """As `_computable`; a number becomes a tensor of one element, so that what is summed stays apart."""
     x = _computable(x)
     return x.unsqueeze(0) if x.dim() == 0 else x
+
+
+def _matrix(x: Tensor) -> Tensor | None:
+    """A tensor as the step computes with it, its first dimension by all others; None for what is left out."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.reshape(x.shape[0], -1) if x.dim() > 1 else x if x.numel() else None
+
+
+def _squares(p: Tensor, side: str, block: int | None, limit: int | None) -> Tensor:
+    """Zeros for the square matrices of the rows ("left") or columns ("right") of a matrix and its blocks.
+
+    Several blocks' lie one after the other. A side above the limit has none.
+    """
+    rows, columns = p.shape[0], p.numel() // max(1, p.shape[0])
+    dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+    length = rows if side == "left" else columns
+    if limit is not None and length > limit:
+        return p.new_zeros(0, dtype=dtype)
+    if block is None or max(rows, columns) <= block:
+        return p.new_zeros(length, length, dtype=dtype)
+    heights, widths = _pieces(rows, block), _pieces(columns, block)
+    each = [h if side == "left" else w for h in heights for w in widths]
+    return p.new_zeros(sum(k * k for k in each), dtype=dtype)
+
+
+def _pieces(length: int, longest: int) -> list[int]:
+    """The sides of the blocks that a side is cut into."""
+    return [min(longest, length - k) for k in range(0, length, longest)]
+
+
+def _blocks(tensors: list[Any], shapes: list[str], block: int) -> Iterator[list[Any]]:
+    """The blocks of a matrix, block row by block row, each with its part of every tensor."""
+    rows, columns = tensors[0].shape
+    heights, widths = _pieces(rows, block), _pieces(columns, block)
+    starts = dict.fromkeys(("left", "right"), 0)
+    for i, height in enumerate(heights):
+        for j, width in enumerate(widths):
+            parts = []
+            for k, x in enumerate(tensors):
+                shape = shapes[k]
+                if shape == "element":
+                    parts.append(x[i * block :, j * block :][:height, :width])
+                    continue
+                side = height if shape == "left" else width
+                start = starts[shape]
+                parts.append(x.view(-1)[start : start + side**2].view(side, side))
+            starts["left"] += height**2
+            starts["right"] += width**2
+            yield parts
+
+
+def _product(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    """The product of two matrices, of which None stands for the identity."""
+    return y if x is None else x if y is None else x @ y
+
+
+def _turned(x: Tensor | None) -> Tensor | None:
+    """The transposed matrix; None stands for the identity."""
+    return None if x is None else x.mT
+
+
+def _newton_schulz(
+    x: Tensor,
+    steps: float,
+    a: float,
+    b: float,
+    c: float,
+    eps: float,
+    bits: float,
+) -> Tensor:
+    """The matrix with its singular values brought near 1, in bfloat16, float32 or float64."""
+    types = {16: torch.bfloat16, 32: torch.float32, 64: torch.float64}
+    tall = x.shape[0] > x.shape[1]
+    y = (x.mT if tall else x).to(types[int(bits)])
+    y = y / torch.linalg.vector_norm(y).clamp(min=eps)
+    for _ in range(int(steps)):
+        square = y @ y.mT
+        square = torch.addmm(square, square, square, beta=b, alpha=c)
+        y = torch.addmm(y, square, y, beta=a)
+    return (y.mT if tall else y).to(x.dtype)
+
+
+def _inverse_root(x: Tensor, root: float, eps: float) -> Tensor:
+    """(x + eps)**(-1/root) of a symmetric matrix, worked out in float64."""
+    values, vectors = torch.linalg.eigh(x.double())
+    made: Tensor = (vectors * (values.clamp(min=0) + eps).pow(-1 / root)) @ vectors.mT
+    return made.to(x.dtype)
+
+
+def _eigenbasis(x: Tensor, q: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric matrix as columns: anew where q is zero, else one step on from q."""
+    if not q.any():
+        vectors: Tensor = torch.linalg.eigh(x)[1]
+        return vectors.flip(-1)
+    moved = x @ q
+    order = torch.sort((q * moved).sum(0), descending=True, stable=True)[1]
+    basis = torch.empty_like(q)
+    basis[:, order] = torch.linalg.qr(moved[:, order])[0]
+    return basis
 
 
 def _filled_like(p: Tensor, start: float) -> Tensor:
