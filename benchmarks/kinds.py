@@ -150,7 +150,7 @@ def ready(
         step = make(peers.Given(layout))
         whole = step if subject.cycle == 1 else lambda: [step() for _ in range(subject.cycle)]
         contenders.append(Contender(name, whole))
-        contenders[-1].turn(2)  # states, compilation
+        contenders[-1].turn(2 if subject.cycle == 1 else 1)  # states, compilation
 
     add(OURS, subject.ours)
     add(ADAMW, peers.ours("adamw", lr=peers.LR, weight_decay=peers.DECAY))
