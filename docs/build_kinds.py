@@ -182,7 +182,7 @@ def page() -> str:
         "  `benchmarks/kinds.md` and `benchmarks/step.md`; empty where nothing was measured.",
         "",
         *head("Rule", "Kind", "Source", "Oracle", "Largest difference", "Why", *program, *speed),
-        *(line for name in rules.names() for line in row(name)),
+        *(line for name in rules.built_in() for line in row(name)),
         "",
         "## Chains",
         "",

@@ -84,7 +84,7 @@ def index() -> str:
         "| Rule | Name | Kind | What it does | States | torch |",
         "|---|---|---|---|---|---|",
     ]
-    for name in rules.names():
+    for name in rules.built_in():
         rule = rules.get(name)
         summary, torch = rule.summary, split(rule.doc)[1]["torch"]
         known = re.match(r"`([^`]+)`", torch)
@@ -120,7 +120,7 @@ def index() -> str:
 
 def pages() -> dict[str, str]:
     """Every file of the folder and what stands in it."""
-    return {"index.md": index()} | {f"{name}.md": page(rules.get(name)) for name in rules.names()}
+    return {"index.md": index()} | {f"{name}.md": page(rules.get(name)) for name in rules.built_in()}
 
 
 if __name__ == "__main__":

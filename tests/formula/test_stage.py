@@ -60,7 +60,7 @@ def odd(p, g, t, m, v=State(init=0.5), c=State(scalar=True, init=1.0), lr=0.1, k
     return p, m, v, c
 
 
-RULES = [rules.get(name) for name in rules.names() if rules.get(name).kind == "element"]
+RULES = [rules.get(name) for name in rules.built_in() if rules.get(name).kind == "element"]
 CHAINS = [
     chain(ascent, rules.get("adam")),
     chain(ascent, coupled_decay, rules.get("momentum")),

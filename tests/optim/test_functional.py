@@ -27,7 +27,7 @@ def hypers_of(name: str) -> dict[str, float]:
     return {"weight_decay": 0.1} if any(h.name == "weight_decay" for h in rules.get(name).hypers) else {}
 
 
-ELEMENT_RULES = [name for name in rules.names() if rules.get(name).kind == "element"]
+ELEMENT_RULES = [name for name in rules.built_in() if rules.get(name).kind == "element"]
 
 
 @pytest.mark.parametrize("form", ["numpy", "torch"])

@@ -79,7 +79,7 @@ def test_a_line_that_is_no_formula_stands_as_written() -> None:
     assert "&lt;note&gt;" in typeset.lines("a = f(x=1)  # <note>")
 
 
-@pytest.mark.parametrize("name", rules.names())
+@pytest.mark.parametrize("name", rules.built_in())
 def test_every_rule_can_be_set(name: str) -> None:
     found = typeset.lines(rules.get(name).formula_text)
     for line in found.splitlines():

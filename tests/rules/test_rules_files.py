@@ -16,7 +16,7 @@ from descend.formula import Range, Rule, stage
 PARTS = ("Paper:", "Deviations:", "torch:", "optax:", "Keras:")
 MODIFIERS = [x for x in vars(modifiers).values() if isinstance(x, Rule)]
 
-by_name = pytest.mark.parametrize("name", rules.names())
+by_name = pytest.mark.parametrize("name", rules.built_in())
 
 
 def missing_parts(doc: str) -> list[str]:
