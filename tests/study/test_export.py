@@ -159,6 +159,13 @@ def test_half_types_are_computed_in_float32(name: str) -> None:
     pair.check(2)
 
 
+def test_half_types_round_once_a_step() -> None:
+    pair = Pair(rules.get("adam"), torch.bfloat16, ((60, 40),))
+    pair.step(3)
+    same = (pair.ours[0] == pair.theirs[0]).double().mean()
+    assert same > 0.99, same
+
+
 def test_float16_too() -> None:  # of a rule whose states do not underflow in it
     pair = Pair(rules.get("nesterov"), torch.float16)
     pair.step(4)
@@ -224,6 +231,19 @@ def test_what_the_file_says() -> None:
         assert line in text.splitlines()
     assert "class RAdam(" in export("radam")
     assert "class ClipGlobalNormLamb(" in export(CHAINS[1])
+
+
+def test_a_name_for_an_old_state_keeps_the_old_numbers() -> None:
+    def two_back(p, g, m, n, lr=0.1):
+        before = m
+        m = g
+        p = p - lr * (before + n)
+        n = before
+        return p, m, n
+
+    pair = Pair(descend.formula.rule_of(two_back), torch.float64)
+    pair.step(6)
+    pair.check(ULPS)
 
 
 def test_a_local_of_one_part_that_another_part_takes_gets_another_name() -> None:
