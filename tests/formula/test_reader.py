@@ -9,7 +9,7 @@ from descend import FormulaError
 from descend.formula import Hyper, State, expression, rule_of
 from descend.formula.nodes import text
 from descend.formula.reader import read_expression
-from descend.formula.vocabulary import abs, maximum, sqrt, where
+from descend.formula.vocabulary import abs, matmul, maximum, newton_schulz, norm, sqrt, where
 
 lines = str.splitlines
 
@@ -155,6 +155,36 @@ def truth_constant(p, g, lr=0.1):
     return p
 
 
+def from_torch(p, g, lr=0.1):
+    p = p - lr * clamp(g, -1, 1)  # noqa: F821
+    return p
+
+
+def method_of_torch(p, g, lr=0.1):
+    p = p - lr * g / g.std()
+    return p
+
+
+def shape_of_torch(p, g, lr=0.1):
+    p = p - lr * matmul(g, matmul(g.T, g))
+    return p
+
+
+def larger_of_two(p, g, lr=0.1):
+    p = p - lr * g / max(1, norm(g))
+    return p
+
+
+def arguments_of_matrix_word(p, g, lr=0.1):
+    p = p - lr * newton_schulz(g)
+    return p
+
+
+def step_by_another_name(p, g, step, lr=0.1):
+    p = p - lr / step * g
+    return p
+
+
 def wrong_arity(p, g, lr=0.1):
     p = p - lr * maximum(g)
     return p
@@ -219,13 +249,13 @@ def init_of_nothing(p, g, m=State(init="speed"), lr=0.1):
 
 
 WRONG = [
-    (loop, "'for' is not part of a formula", "one element"),
-    (branch, "'if' is not part of a formula", "where(condition, x, y)"),
-    (conditional, "'ifexp' is not part of a formula", "where(condition, x, y)"),
+    (loop, "`for` is not part of a formula", "one element"),
+    (branch, "`if` is not part of a formula", "where(condition, x, y)"),
+    (conditional, "`x if condition else y` is not part of a formula", "where(condition, x, y)"),
     (unknown_name, "unknown name 'lrr' (did you mean 'lr'?)", "argument"),
     (unknown_word, "unknown word 'sqr' (did you mean 'sqrt'?)", "the words are"),
     (attribute, "write the word alone: sqrt", ""),
-    (module_word, "'import' is not part of a formula", "at the top of the file"),
+    (module_word, "`import` is not part of a formula", "at the top of the file"),
     (no_return, "the last line must return what changed: return p", ""),
     (returns_expression, "return names, as in: return p, m, v", ""),
     (returns_twice, "'m' is returned twice", ""),
@@ -233,23 +263,29 @@ WRONG = [
     (forgets_parameter, "a rule must return p", ""),
     (returns_stranger, "'u' is returned but is neither p, g, u nor a state", ""),
     (assigns_step, "'t' is given to the formula", "cannot be assigned"),
-    (assigns_hyper, "'lr' is given to the formula", "cannot be assigned"),
+    (assigns_hyper, "'lr' is given to the formula", "cannot be assigned; a state, which can, has no default"),
     (assigns_word, "'sqrt' is a word of the vocabulary", "cannot be assigned"),
     (two_targets, "assign to one plain name at a time", ""),
     (chained_comparison, "two comparisons", "where()"),
     (number_as_condition, "where() chooses by a comparison", "t == 1"),
     (condition_as_number, "a comparison is not a number", "where(condition, x, y)"),
-    (and_or, "'boolop' is not part of a formula", "one where() inside another"),
+    (and_or, "`and`, as `or`, is not part of a formula", "one where() inside another"),
     (negation, "turn the comparison round", ""),
     (modulo, "this operator is not part of a formula", "allowed are"),
-    (matrix_product, "this operator is not part of a formula", "allowed are"),
-    (indexed, "'subscript' is not part of a formula", "nothing has an index"),
+    (matrix_product, "`@` is not part of a formula", "write matmul(x, y)"),
+    (indexed, "an index is not part of a formula", "nothing has an index"),
     (text_constant, "'g' is not a number", ""),
     (truth_constant, "True is not a number", ""),
-    (wrong_arity, "'maximum' takes 2 plain argument(s)", ""),
+    (from_torch, "unknown word 'clamp'", "; write minimum(maximum(x, low), high)"),
+    (method_of_torch, "no word is called 'std'", "; write sqrt(mean((x - mean(x))**2))"),
+    (shape_of_torch, ".T is not part of a formula", "; write transpose(x)"),
+    (larger_of_two, "write max(x)", "the larger of two is maximum(x, y)"),
+    (arguments_of_matrix_word, "takes 7", "newton_schulz(x, steps, a, b, c, eps, bits)"),
+    (step_by_another_name, "the state 'step' must be returned", "the step is the argument t"),
+    (wrong_arity, "'maximum' takes 2 plain argument(s)", "maximum(x, y)"),
     (keyword, "'sqrt' takes 1 plain argument(s)", ""),
     (bare_word, "'sqrt' takes 1 argument(s)", ""),
-    (augmented, "'augassign' is not part of a formula", "p = p - "),
+    (augmented, "an assignment such as `+=` is not part of a formula", "p = p - "),
     (comprehension, "'listcomp' is not part of a formula", "allowed are"),
     (early_return, "only the last line returns", ""),
     (too_large, "the number is too large", ""),

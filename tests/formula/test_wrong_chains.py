@@ -193,7 +193,7 @@ WRONG = [
     (printed, "'expr' is not part of a formula", "allowed are"),
     (while_loop, "a formula has no loops", "one element in one step"),
     (asserted, "'assert' is not part of a formula", "allowed are"),
-    (nested, "'functiondef' is not part of a formula", "write the expression in place"),
+    (nested, "a function is not part of a formula", "write the expression in place"),
     (power_of_a_condition, "a comparison is not a number", "where(condition, x, y)"),
     (returns_nothing_new, "return names, as in: return p, m, v", ""),
     (changes_the_gradient_only, "a rule must return p", "descend.chain(changes_the_gradient_only, …)"),
@@ -290,7 +290,7 @@ CHAINS = [
     (lambda: chain(ADAM, "cautious"), "not of 'cautious'; a rule by its name is descend.rules.get", ""),
     (lambda: chain(ADAM, 3), "made of rules and formulas, not of 3", ""),
     (lambda: chain(lambda g: g, ADAM), "write the formula as a `def`", ""),
-    (lambda: chain(loops, ADAM), "'for' is not part of a formula", "for _ in range(2):"),
+    (lambda: chain(loops, ADAM), "`for` is not part of a formula", "for _ in range(2):"),
     (lambda: descend.optimizer("clip_norm"), "clip_norm is a modifier, which needs a rule beside it", ""),
     (lambda: descend.optimizer("adam + clip_norm"), "put it before it: chain(clip_norm, adam)", "@"),
     (

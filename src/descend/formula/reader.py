@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from ..errors import FormulaError, nearest
+from .advice import INSTEAD, usage, written_as
 from .nodes import (
     ARITHMETIC,
     COMPARISON,
@@ -44,20 +45,6 @@ _COMPARE: dict[type[ast.AST], str] = {
     ast.GtE: "ge",
     ast.Eq: "eq",
     ast.NotEq: "ne",
-}
-_INSTEAD: dict[type[ast.AST], str] = {
-    ast.If: "a formula has no branches: write name = where(condition, x, y)",
-    ast.IfExp: "write where(condition, x, y)",
-    ast.For: "a formula has no loops: it says what happens to one element in one step",
-    ast.While: "a formula has no loops: it says what happens to one element in one step",
-    ast.BoolOp: "write one where() inside another instead of `and` and `or`",
-    ast.Subscript: "a formula speaks of one element, so nothing has an index",
-    ast.Attribute: "write the word alone, sqrt(x) instead of torch.sqrt(x)",
-    ast.Import: "import at the top of the file, outside the formula",
-    ast.ImportFrom: "import at the top of the file, outside the formula",
-    ast.AugAssign: "write it out, as in p = p - lr * g",
-    ast.Lambda: "write the expression in place",
-    ast.FunctionDef: "write the expression in place",
 }
 ALLOWED = "assignments, + - * / **, comparisons inside where(), and the words " + " ".join(
     [*WORDS, *RANDOM, *REDUCTIONS, *MATRIX]
@@ -156,7 +143,11 @@ def read_function(function: Callable[..., Any], arguments: Mapping[str, str]) ->
         target, value = _assignment(statement, source)
         if target in ("g", "t") or arguments.get(target) == "scalar":
             if target != "g":
-                source.refuse(statement, f"{target!r} is given to the formula and cannot be assigned")
+                given = target in ("t", "rows", "columns")
+                instead = "" if given else "; a state, which can, has no default, or State(…)"
+                source.refuse(
+                    statement, f"{target!r} is given to the formula and cannot be assigned{instead}"
+                )
         elif target in {**WORDS, **RANDOM, **REDUCTIONS, **MATRIX}:
             source.refuse(statement, f"{target!r} is a word of the vocabulary and cannot be assigned")
         values[target] = Expressions(source, values, arguments).read(value)
@@ -209,9 +200,12 @@ def _assignment(statement: ast.stmt, source: Source) -> tuple[str, ast.expr]:
         source.refuse(statement, "assign to one plain name at a time")
     if isinstance(statement, ast.Return):
         source.refuse(statement, "only the last line returns")
-    what = type(statement).__name__.lower()
-    instead = _INSTEAD.get(type(statement), f"allowed are {ALLOWED}")
-    source.refuse(statement, f"{what!r} is not part of a formula; {instead}")
+    source.refuse(statement, _not_part(statement))
+
+
+def _not_part(at: ast.AST) -> str:
+    what, instead = INSTEAD.get(type(at), (repr(type(at).__name__.lower()), f"allowed are {ALLOWED}"))
+    return f"{what} is not part of a formula; {instead}"
 
 
 def _returned(statement: ast.stmt, source: Source) -> dict[str, ast.AST]:
@@ -252,6 +246,8 @@ class Expressions:
             return self._name(at)
         if isinstance(at, ast.BinOp):
             op = _BINARY.get(type(at.op))
+            if isinstance(at.op, ast.MatMult):
+                self.source.refuse(at, f"`@` is not part of a formula{written_as('mm')}")
             if op is None:
                 self.source.refuse(at, f"this operator is not part of a formula; allowed are {ALLOWED}")
             return node(op, self._number(at.left), self._number(at.right))
@@ -266,8 +262,9 @@ class Expressions:
             return node(op, self._number(at.left), self._number(at.comparators[0]))
         if isinstance(at, ast.Call):
             return self._call(at)
-        instead = _INSTEAD.get(type(at), f"allowed are {ALLOWED}")
-        self.source.refuse(at, f"{type(at).__name__.lower()!r} is not part of a formula; {instead}")
+        if isinstance(at, ast.Attribute) and written_as(at.attr):
+            self.source.refuse(at, f".{at.attr} is not part of a formula{written_as(at.attr)}")
+        self.source.refuse(at, _not_part(at))
 
     def _number(self, at: ast.expr) -> Node:
         found = self.read(at)
@@ -304,9 +301,13 @@ class Expressions:
         if not isinstance(at.func, ast.Name):
             if isinstance(at.func, ast.Attribute) and at.func.attr in self.words:
                 self.source.refuse(at, f"write the word alone: {at.func.attr}(…)")
+            if isinstance(at.func, ast.Attribute) and written_as(at.func.attr):
+                self.source.refuse(at, f"no word is called {at.func.attr!r}{written_as(at.func.attr)}")
             self.source.refuse(at, f"only words of the vocabulary are called: {' '.join(self.words)}")
         word = at.func.id
         if word not in self.words:
+            if written_as(word):
+                self.source.refuse(at, f"unknown word {word!r}{written_as(word)}")
             self.source.refuse(
                 at, f"unknown word {word!r}{nearest(word, self.words)}; the words are {' '.join(self.words)}"
             )
@@ -319,7 +320,7 @@ class Expressions:
             or at.keywords
             or any(isinstance(a, ast.Starred) for a in at.args)
         ):
-            self.source.refuse(at, f"{word!r} takes {self.words[word]} plain argument(s)")
+            self.source.refuse(at, f"{word!r} takes {self.words[word]} plain argument(s): {usage(word)}")
         if word == "where":
             condition = self.read(at.args[0])
             if not condition.is_condition:
@@ -335,6 +336,8 @@ class Expressions:
         plain = not at.keywords and len(at.args) == (1 if over == scopes[0] else 2)
         if not plain or over not in scopes:
             said = f', {word}(x, "rows") or {word}(x, "columns")' if len(scopes) > 1 else ""
+            if word == "max" and len(at.args) == 2:
+                said += "; the larger of two is maximum(x, y)"
             self.source.refuse(at, f"write {word}(x){said}")
         x = self._number(at.args[0])
         if not self._differs(x):

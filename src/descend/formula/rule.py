@@ -119,7 +119,10 @@ class Formula:
         reading = read_function(self.function, self.arguments)
         for state in self.states:
             if state.name not in reading.outputs:
-                reading.source.refuse(None, f"the state {state.name!r} must be returned")
+                known = "; an argument without a default is a state"
+                if state.name in ("step", "n", "i"):
+                    known = "; the step is the argument t"
+                reading.source.refuse(None, f"the state {state.name!r} must be returned{known}")
         for word in reading.outputs:
             if (
                 word not in ("p", "g")
