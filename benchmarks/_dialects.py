@@ -21,6 +21,7 @@ SHAPES = {
     "adafactor": ((33, 7), (12, 50), (8, 8)),
     "adafactor_vector": ((50,), (7,), (1,)),
     "adafactor_stack": ((3, 4, 5), (2, 3, 4, 6)),
+    "muon": ((12, 12), (7, 7)),  # optax has matrices the other way round
 }
 LR = {
     "adadelta": 1.0,
@@ -52,6 +53,7 @@ KERAS: dict[str, tuple[str, Given]] = {
     "nadam": ("Nadam", {}),
     "lamb": ("Lamb", {"weight_decay": 0.1}),
     "lion": ("Lion", {"weight_decay": 0.1}),
+    "muon": ("Muon", {"weight_decay": 0.1}),
     "adafactor": ("Adafactor", {}),
     "adafactor_stack": ("Adafactor", {}),
     "adafactor_vector": ("Adafactor", {}),
@@ -76,6 +78,7 @@ OPTAX: dict[str, tuple[str, Given]] = {
     "radam": ("radam", {}),
     "rprop": ("rprop", {}),
     "lion": ("lion", {}),
+    "muon": ("contrib.muon", {"weight_decay": 0.1}),
     "yogi": ("yogi", {}),
     "adan": ("adan", {"weight_decay": 0.1}),
     "lamb": ("lamb", {"weight_decay": 0.1}),
@@ -209,6 +212,7 @@ def difference(name: str, rule: Rule, word: str) -> float:
     given = (KERAS if word == "keras" else OPTAX)[name][1]
     hypers = {h.name: h.default for h in form.hypers}
     hypers |= {OURS.get(k, k): v for k, v in given.items() if OURS.get(k, k) in hypers}
+    hypers |= {"ns_bits": 64.0} if "ns_bits" in hypers else {}
     known = {h.name: hypers[h.name] for h in rule.hypers if h.name in hypers}
     peer = by_keras(name) if word == "keras" else by_optax(name)
     pairs = zip(ours(name, rule, {**known, "lr": rate(name, 0)}), peer(drawn(name)), strict=True)
@@ -232,7 +236,7 @@ def main() -> None:
     for name in rules.built_in():
         rule = rules.get(name)
         for word in rule.dialects:
-            if word == "torch" or rule.kind == "matrix":
+            if word == "torch" or (word, rule.kind) == ("paper", "matrix"):  # muon's paper is its rule
                 continue
             form = rules.get(name, word)
             found = [

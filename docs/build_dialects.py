@@ -64,6 +64,8 @@ lion optax 2.2e-16 2.2e-16
 momentum optax 4.4e-16 4.4e-16
 momentum keras 1.3e-15 5.7e-01
 momentum paper 4.4e-15 9.1e-03
+muon keras 3.9e-09 6.5e-02
+muon optax 3.6e-10 6.2e-03
 nadam keras 2.2e-16 2.2e-16
 nadam optax 4.4e-16 6.6e-02
 nadam paper 0 2.3e-03

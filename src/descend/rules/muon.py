@@ -11,7 +11,7 @@ Deviations: m is the average of the gradients, as in torch, not their sum; the d
 convolution's weight is one matrix, of its outputs by everything else.
 torch: `Muon`, the same; it refuses what is no matrix.
 optax: `contrib.muon` corrects the bias inside Nesterov's look-ahead; its matrices are transposed (inputs by
-outputs); weight_decay 0, eps 1e-8, in the precision of the parameters.
+outputs); weight_decay 0; eps 1e-8 is added to the length; in the precision of the parameters.
 Keras: `Muon` sums the gradients, adds eps to the length, and scales by 0.2 * sqrt(max(rows, columns)).
 """
 
