@@ -44,7 +44,7 @@ def global_clip(p, g, lr=1e-2, top=1.0):
     return p
 
 
-def prepared(rule, tensors, t=1):
+def prepared(rule, tensors, t=1, **hypers):
     """A table over several tensors on the CPU; `tensors` maps operands to lists."""
     program = stage(rule_of(rule))
     columns = [tensors[word] for word in program.operands]
@@ -53,7 +53,7 @@ def prepared(rule, tensors, t=1):
     shapes = [tuple(x.shape) for x in columns[0]] if columns[0][0].dim() == 2 else []
     table = cpu.Table(kernel, [x.numel() for x in columns[0]], shapes)
     addresses = np.array([[c[i].data_ptr() for c in columns] for i in range(n)], np.int64)
-    row, _ = program.scalars(t, *(h.default for h in program.rule.hypers))
+    row, _ = program.scalars(t, *(hypers.get(h.name, h.default) for h in program.rule.hypers))
     rows = kernel.rows(1)
     rows[0 : len(row)] = row
     table.bind(addresses, rows, np.zeros(n, np.int64))
@@ -70,9 +70,9 @@ def by_passes(rule, tensors, t=1, threads=None, active=None):
     return tensors
 
 
-def at_once(rule, tensors, t=1, threads=None, active=None):
+def at_once(rule, tensors, t=1, threads=None, active=None, **hypers):
     """The same step in one launch."""
-    prepared(rule, tensors, t).launch(active, threads)
+    prepared(rule, tensors, t, **hypers).launch(active, threads)
     return tensors
 
 
@@ -112,13 +112,10 @@ def start_matrices(rule, dtype, shapes=((5, 33), (1, 16), (130, 700), (300, 3), 
     program = stage(rule_of(rule))
     made = {}
     for word in program.operands:
-        drawn = [torch.randn(s, generator=random, dtype=torch.float64).abs() for s in shapes]
-        kept = {
-            "element": drawn,
-            "rows": [x[:, :1].contiguous() for x in drawn],
-            "columns": [x[:1, :].contiguous() for x in drawn],
-        }[program.domains[word]]
-        made[word] = [x.to(dtype) for x in kept]
+        domain = program.domains[word]
+        sizes = [(a if domain != "columns" else 1, b if domain != "rows" else 1) for a, b in shapes]
+        drawn = [torch.randn(s, generator=random, dtype=torch.float64).abs() for s in sizes]
+        made[word] = [x.to(dtype) for x in drawn]
     return made
 
 
