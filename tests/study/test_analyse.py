@@ -57,6 +57,15 @@ def test_the_range_of_coupled_decay_is_not_of_the_product_alone() -> None:
     assert shrunk.limit == pytest.approx(1.5)
 
 
+def test_a_rule_without_lr_has_a_range_of_curvatures() -> None:
+    def bare(p, g, rate=0.1):
+        p = p - rate * g
+        return p
+
+    found = linear(rule_of(bare))
+    assert (found.formula, found.limit) == ("2/rate", pytest.approx(20))
+
+
 def shrinking(p, g, lr=0.1):
     p = 0.5 * p - lr * g
     return p
@@ -328,6 +337,15 @@ def test_matrices_are_analysed_by_running() -> None:
     page = str(analyse("muon"))
     assert "rotated by rows and by columns" in page
     assert "not looked for: the rule works on whole matrices" in page
+
+
+def test_chains_are_analysed_as_one_rule() -> None:
+    noisy = analyse(chain(modifiers.gradient_noise, rules.get("momentum")))
+    assert noisy.stable is None
+    assert "it uses normal(…)" in noisy.stable_why
+    assert [one.agrees for one in noisy.invariances] == [True] * len(noisy.invariances)
+    clipped = chain(modifiers.clip_norm, rules.get("gradient_descent"))
+    assert limits(clipped, "gradient_descent") == ["gradient_descent where max_norm = infinity"]
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import importlib
 import re
 import shutil
 import subprocess
@@ -378,3 +380,9 @@ def test_the_book_shows_what_is_written() -> None:
     book = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     shown = book.split("```python\n")[1].split("\n```")[0]
     assert shown in export("lamb")
+
+
+@pytest.mark.parametrize("name", ["analyse", "export", "export_layout"])
+def test_examples_in_docstrings(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"descend.study.{name}"))
+    assert (found.failed, found.attempted > 0) == (0, True)

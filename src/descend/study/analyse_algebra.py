@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formula import Range, Rule
+from ..formula import Range, Rule, State
 from ..formula.nodes import ARITHMETIC, COMPARISON, MATRIX, Node, text, walk
 from .analyse_symmetry import change, feeds
 from .analyse_trial import defaults, guards
@@ -45,6 +45,12 @@ class Algebra:
     def at(self, values: Mapping[str, float]) -> dict[Any, float]:
         """The symbols' numbers, for `subs`."""
         return {self.symbols[w]: v for w, v in values.items() if w in self.symbols and w not in self.zero}
+
+    def start(self, state: State) -> Any:
+        """What a state starts at; which of the optimizer's parameters it is, is 0."""
+        if isinstance(state.init, str):
+            return self.symbols.get(state.init, self.sp.Integer(0))
+        return self.sp.nsimplify(state.init)
 
     def read(self, n: Node) -> Any:
         """An expression; raises Underivable."""
@@ -224,7 +230,7 @@ def _moved(rule: Rule, zero: Collection[str]) -> tuple[Algebra, Any]:
     for s in rule.states:
         if s.shape != "element":
             raise Underivable(f"{s.name} is shared by many elements")
-        algebra.symbols[s.name] = algebra.symbols[s.init] if isinstance(s.init, str) else sp.nsimplify(s.init)
+        algebra.symbols[s.name] = algebra.start(s)
     parts = change(rule)
     if len(parts) > 1 and parts[-1] == Node("name", (), "p"):
         raise Underivable("p is not what it was less an update")
@@ -300,7 +306,7 @@ def linear(rule: Rule) -> Linear:
         raise Underivable("it sums over tensors")
     scalars = [s for s in rule.states if s.scalar and feeds(rule, s.name)]
     for s in scalars:
-        algebra.symbols[s.name] = algebra.symbols[s.init] if isinstance(s.init, str) else sp.nsimplify(s.init)
+        algebra.symbols[s.name] = algebra.start(s)
     variables = {word: sp.Symbol(f"Z_{word}", real=True) for word in [*words, "g"]}
     algebra.symbols |= variables
     t = algebra.symbols["t"] = sp.Symbol("t", positive=True, integer=True)
@@ -313,16 +319,14 @@ def linear(rule: Rule) -> Linear:
         if sp.simplify(rest) != 0 or any(set(variables.values()) & c.free_symbols for c in row):
             raise Underivable(f"{word} is not linear")
         rows.append(row)
-    h, lr = sp.Symbol("h", positive=True), algebra.symbols.get("lr")
-    if lr is None:
-        raise Underivable("it has no lr")
+    h, lr = sp.Symbol("h", positive=True), algebra.symbols.get("lr", sp.Integer(1))
     x = sp.Symbol("x", positive=True)
     matrix = sp.Matrix(rows)
     matrix = matrix[:, :-1] + matrix[:, -1] * sp.Matrix([[h] + [0] * (len(words) - 1)])
     matrix = matrix.subs(h, x / lr).applyfunc(sp.simplify)
     numbers = algebra.at(algebra.hypers)
     limit = _largest(sp.lambdify(x, matrix.subs(numbers), "numpy"))
-    scaled = {**numbers, lr: 3 * numbers[lr]}
+    scaled = {symbol: 3 * v if symbol == lr else v for symbol, v in numbers.items()}
     of_product = abs(_largest(sp.lambdify(x, matrix.subs(scaled), "numpy")) - limit) < 1e-9 * limit
     formula = ""
     for edge in (-1, 1):

@@ -13,10 +13,10 @@ _SEPARATORS = ((", ",), (" if ", " else "), (" + ", " - "), (" * ", " / "))
 def laid_out(statement: str, indent: int) -> list[str]:
     """A statement on one line, or on as few as it needs.
 
-    >>> for line in laid_out("p.sub_(" + " + ".join(["rate * update"] * 5) + ")", 8):
+    >>> for line in laid_out("p.sub_(" + " + ".join(["rate * u"] * 7) + ")", 8):
     ...     print(line.strip())
     p.sub_(
-    rate * update + rate * update + rate * update + rate * update + rate * update
+    rate * u + rate * u + rate * u + rate * u + rate * u + rate * u + rate * u
     )
     """
     space = " " * indent
