@@ -10,8 +10,9 @@ from .app import debug_option
 @click.command("check")
 @click.argument("rule", metavar="RULE")
 @click.option("--quick", is_flag=True, help="Fewer types, shapes, problems and steps: a few seconds.")
+@click.option("--dialect", help="Whose form of it: torch, keras, optax or paper.")
 @debug_option
-def command(rule: str, quick: bool) -> int:
+def command(rule: str, quick: bool, dialect: str | None) -> int:
     """Test RULE, a name of `descend rules` or a file of yours, and say what holds and what does not.
 
     \b
@@ -21,6 +22,7 @@ def command(rule: str, quick: bool) -> int:
 
     The exit code is 0 where all holds, 1 where something does not.
     """
+    from .. import rules
     from ..study import check
     from ..study.check_page import heading, line, summary
     from ..study.check_subject import Finding
@@ -36,6 +38,6 @@ def command(rule: str, quick: bool) -> int:
         colour = {"holds": "green", "fails": "red"}.get(finding.word)
         click.echo(click.style(word, fg=colour, bold=finding.word == "fails") + text)
 
-    found = check(rule, quick=quick, listener=show)
+    found = check(rules.get(rule, dialect) if dialect else rule, quick=quick, listener=show)
     click.echo(summary(found.findings, found.seconds))
     return 0 if found.holds else 1

@@ -15,15 +15,16 @@ from .app import debug_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="The file to write. [default: stdout]"
 )
+@click.option("--dialect", help="Whose form of it: torch, keras, optax or paper.")
 @debug_option
-def command(rule: str, out: Path | None) -> None:
+def command(rule: str, dialect: str | None, out: Path | None) -> None:
     """Write RULE as one Python file that needs nothing but torch, to hand to someone without descend.
 
     RULE is a name of `descend rules`, or a file with a formula: my_rule.py, or my_rule.py:name.
     """
-    from .. import study
+    from .. import rules, study
 
-    text = study.export(rule)
+    text = study.export(rules.get(rule, dialect))
     if out is None:
         click.echo(text, nl=False)
         return

@@ -26,7 +26,7 @@ class Algebra:
     """Turns nodes of a rule into SymPy, its hyper-parameters into symbols; those in `zero` are zero."""
 
     def __init__(self, rule: Rule, zero: Collection[str] = ()) -> None:
-        import sympy  # type: ignore[import-untyped]
+        import sympy
 
         self.sp, self.rule = sympy, rule
         self.hypers = defaults(rule)
