@@ -101,7 +101,7 @@ def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | Non
 
 
 ALONE = 512
-"""Sides from which a product in bfloat16 fills the processor by itself, and a batch only crowds the caches."""
+"""Sides from which one product in bfloat16 fills the processor, and a batch only crowds the caches."""
 
 
 def newton_schulz(
