@@ -11,7 +11,7 @@ import torch
 from descend import modifiers, rules
 from descend.errors import UsageError
 from descend.formula import Hyper, State, chain, rule_of
-from descend.formula.vocabulary import norm, sqrt
+from descend.formula.vocabulary import mean, norm, sqrt
 from descend.study import Check, Finding, check
 from descend.study.check_agreement import agreement, threads
 from descend.study.check_descent import descents
@@ -273,11 +273,31 @@ def test_the_table_of_odd_gradients_tells_what_happens() -> None:
         "gradient",
         "0 from the start",
         "0 later",
+        "1 from the start",
         "infinite, one element",
         "NaN, one element",
         "1e30",
         "1e-30",
     ]
+
+
+def divides_by_the_deviation(p, g, lr=0.01):
+    p = p - lr * g / (sqrt(mean((g - mean(g)) ** 2)) + 1e-8)
+    return p
+
+
+def test_a_gradient_that_is_the_same_everywhere_is_tried() -> None:
+    _, told, _ = gradients(Subject(rule_of(divides_by_the_deviation)))
+    assert told.area == "equal gradients"
+    assert "e+08 times as long as usual" in told.said
+    assert "where(x == 0, y, y / (x + eps))" in told.advice
+
+
+def test_a_precision_is_changed_to_one_that_there_is() -> None:
+    (told,) = schedules(Subject(rules.get("muon"), quick=True))
+    assert told.word == "holds"
+    assert "ns_bits" in told.said
+    assert told.said.endswith("shares of the mean step)")
 
 
 def test_hints_that_fail_nothing() -> None:

@@ -139,7 +139,7 @@ def text(n: Node, names: dict[Node, str] | None = None, level: int = 0) -> str:
     if names and n in names:
         return names[n]
     if n.op == "const":
-        return f"{n.number:.17g}" if n.number != int(n.number) or abs(n.number) > 1e15 else str(int(n.number))
+        return repr(n.number) if n.number != int(n.number) or abs(n.number) > 1e15 else str(int(n.number))
     if n.op == "name":
         return n.word
 

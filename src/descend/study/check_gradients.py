@@ -9,8 +9,10 @@ import torch
 
 from .check_subject import Finding, Run, Subject, fails, holds, note
 
+_EQUAL = "1 from the start"
 _HEAD = ("gradient", "p", "states", "other elements", "a normal step later")
 _HUGE, _TINY = 1e30, 1e-30
+_LONG = 1e3
 
 
 def gradients(subject: Subject) -> Iterator[Finding]:
@@ -19,6 +21,7 @@ def gradients(subject: Subject) -> Iterator[Finding]:
     cases = {
         "0 from the start": (0, 0.0, True),
         "0 later": (3, 0.0, True),
+        _EQUAL: (0, 1.0, True),
         "infinite, one element": (3, math.inf, False),
         "NaN, one element": (3, math.nan, False),
         "1e30": (3, _HUGE, True),
@@ -26,6 +29,7 @@ def gradients(subject: Subject) -> Iterator[Finding]:
     }
     broken: list[str] = []
     stuck: list[str] = []
+    ratio = 0.0
     for name, (before, value, whole) in cases.items():
         run = subject.run([subject.shape]).go(before)
         start = run.params[0].detach().clone()
@@ -39,6 +43,10 @@ def gradients(subject: Subject) -> Iterator[Finding]:
         states = _states(run)
         if value == 0 and not run.finite():
             broken.append(name)
+        if name == _EQUAL:
+            ratio = _length(start, after) / _length(
+                start, subject.run([subject.shape]).go(1).params[0].detach()
+            )
         later = _later(after, run.go(1).params[0].detach())
         if later == "stands still" and torch.equal(run.go(3).params[0].detach(), after):
             stuck.append(name)
@@ -52,6 +60,12 @@ def gradients(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield holds("zero gradients", "a gradient of zero, at the start or later, leaves everything finite")
+    if ratio > _LONG:
+        yield note(
+            "equal gradients",
+            f"a gradient that is the same everywhere makes the first step {ratio:.2g} times as long as usual",
+            "something divides by what is zero there: where(x == 0, y, y / (x + eps))",
+        )
     advice = (
         f"after {', '.join(stuck)} p stands still for good: clip gradients before the rule" if stuck else ""
     )
@@ -61,6 +75,10 @@ def gradients(subject: Subject) -> Iterator[Finding]:
         advice,
         [_HEAD, *rows],
     )
+
+
+def _length(before: torch.Tensor, after: torch.Tensor) -> float:
+    return max(float((after - before).abs().mean()), _TINY)
 
 
 def _told(before: torch.Tensor, after: torch.Tensor, where: slice) -> str:
