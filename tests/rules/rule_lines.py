@@ -103,6 +103,7 @@ ELEMENT: tuple[Line, ...] = (
     _line("adan", weight_decay=0.1),
     _line("ademamix", weight_decay=0.1),
     _line("adopt"),
+    _line("grams", weight_decay=0.1),
     _line("lion", weight_decay=0.1),
     _line("sophia", weight_decay=0.1),
     _line("yogi"),
