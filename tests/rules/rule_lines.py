@@ -138,6 +138,7 @@ REDUCTION: tuple[Line, ...] = (
     _line("adafactor_vector", weight_decay=0.1),
     _line("lamb"),
     _line("lars", eta=0.1),
+    _line("mars", weight_decay=0.1),
     _line("prodigy", d0=1e-3, weight_decay=0.1),
     _line("stable_adamw"),
 )
