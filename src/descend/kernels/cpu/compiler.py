@@ -58,6 +58,7 @@ def optimised(ir: str) -> Any:
     module = llvm.parse_assembly(ir)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = False  # a third of the time to compile, and the loops wait for memory anyway
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return module
