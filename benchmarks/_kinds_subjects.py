@@ -164,7 +164,7 @@ def matrix() -> dict[str, Subject]:
             ours("muon", **BOTH),
             {
                 TORCH_MUON: of("torch.optim", "Muon", **BOTH, momentum=0.95, ns_steps=5),
-                "torch.compile of it": Peer(torch_muon_compiled, compiles=True),
+                f"{TORCH_MUON}, compiled": Peer(torch_muon_compiled, compiles=True),
                 "muon, its author's": of("muon", "SingleDeviceMuon", **BOTH, momentum=0.95),
                 f"{PO}, batched": Peer(kozistr_muon),
                 **heavyball("Muon", **BOTH, betas=(0.95, 0.99)),
