@@ -13,7 +13,8 @@ from rule_checks import wide
 from rule_lines import MATRIX, MATRIX_FORMS, Line
 
 import descend
-from descend.formula import chain
+from descend.formula import State, chain, rule_of
+from descend.formula.vocabulary import mean, newton_schulz, sqrt
 from descend.kernels import matrix, reference
 from descend.modifiers import clip_global_norm, ema_weights
 from descend.optim import ways
@@ -208,6 +209,33 @@ def test_a_side_beyond_the_limit_is_not_turned() -> None:
     opt.step()
     assert opt.state[half[0]]["left"].shape == (4, 4)
     assert opt.state[half[0]]["right"].numel() == 0
+
+
+def by_sides(p, g, r=State("r", shape="rows"), c=State("c", shape="columns"), lr=0.1):  # type: ignore[no-untyped-def]
+    o = newton_schulz(g, 3, 1.5, -0.5, 0, 1e-7, 64)
+    r = 0.5 * r + mean(o**2, "rows")
+    c = 0.5 * c + mean(o**2, "columns")
+    p = p - lr * o / (1 + sqrt(r) + sqrt(c))
+    return p, r, c
+
+
+@pytest.mark.usefixtures("backend")
+def test_the_rows_of_a_convolution_are_its_filters() -> None:
+    """Kept as they are counted: one number a filter, and one for each of its inputs."""
+    filters, flat = drawn([(4, 3, 2, 2)], torch.float64), drawn([(4, 12)], torch.float64)
+    one, two = descend.optimizer(by_sides)(filters), descend.optimizer(by_sides)(flat)
+    for t in range(4):
+        give(filters, t)
+        give(flat, t)
+        one.step()
+        two.step()
+    torch.testing.assert_close(filters[0].reshape(4, 12), flat[0], rtol=1e-13, atol=1e-13)
+    kept, plain = one.state[filters[0]], two.state[flat[0]]
+    assert kept["r"].shape == (4, 1, 1, 1)
+    assert kept["c"].shape == (1, 3, 2, 2)
+    for word in ("r", "c"):
+        torch.testing.assert_close(kept[word].reshape(-1), plain[word].reshape(-1), rtol=1e-13, atol=0)
+    check_step(Line(rule_of(by_sides)), torch.float64)
 
 
 @by_name

@@ -198,9 +198,10 @@ class Rule:
     def is_flat(self) -> bool:
         """Whether a tensor of more dimensions is a matrix: its first one the rows, all others together a row.
 
-        So it is unless a state has a number for every row or column; those go by the last two dimensions.
+        So it is for a rule of whole matrices. So it is for others unless a state has a number for every row
+        or column; those go by the last two dimensions.
         """
-        return not any(s.shape in ("rows", "columns") for s in self.states)
+        return self.has_matrices or not any(s.shape in ("rows", "columns") for s in self.states)
 
     @cached_property
     def shape_words(self) -> tuple[str, ...]:

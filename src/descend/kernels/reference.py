@@ -31,6 +31,9 @@ def initial_states(rule: Rule, p: Any, hypers: Mapping[str, float], place: int =
         start = hypers[state.init] if isinstance(state.init, str) else state.init
         *outer, rows, columns = np.shape(p) if state.shape in ("rows", "columns") else (1, 1)
         shape = {"element": np.shape(p), "rows": (*outer, rows, 1), "columns": (*outer, 1, columns)}
+        if rule.is_flat:
+            first, *rest = np.shape(p) or (1,)
+            shape |= {"rows": (first, *(1 for _ in rest)), "columns": (1, *rest)}
         height, width = _matrix(p)
         shape |= {"left": (height, height), "right": (width, width)}
         found[state.name] = np.float64(start) if state.scalar else np.full(shape[state.shape], start, float)
@@ -46,7 +49,9 @@ def step(
     is written in place. Matrices are taken whole: no blocks, and no square matrix left out.
     """
     if (rule.has_matrices and np.ndim(p) != 2) or (rule.is_flat and np.ndim(p) > 2):
-        flat = {s.name: _matrix(p) for s in rule.states if s.shape == "element" and not s.scalar}
+        rows, columns = _matrix(p)
+        shapes = {"element": (rows, columns), "rows": (rows, 1), "columns": (1, columns)}
+        flat = {s.name: shapes[s.shape] for s in rule.states if s.shape in shapes and not s.scalar}
         given = {k: np.reshape(v, flat.get(k, np.shape(v))) for k, v in states.items()}
         new, kept = step(rule, np.reshape(p, _matrix(p)), np.reshape(g, _matrix(p)), t, given, hypers)
         return new.reshape(np.shape(p)), {k: np.reshape(v, np.shape(states[k])) for k, v in kept.items()}

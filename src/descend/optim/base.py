@@ -249,8 +249,8 @@ class FormulaOptimizer(TorchOptimizer):
                 value = hypers[s.init] if isinstance(s.init, str) and value is None else value
                 value = s.init if value is None else value
             elif value is None:
-                value = new_state(s, p, hypers)
-            elif value.shape != shape_of_state(s, p, hypers):
+                value = new_state(rule, s, p, hypers)
+            elif value.shape != shape_of_state(rule, s, p, hypers):
                 raise UsageError(
                     f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                     "give it a state of its own shape, or none"
@@ -339,11 +339,11 @@ class FormulaOptimizer(TorchOptimizer):
     def _adopted(self, p: torch.Tensor, group: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
         """A parameter's saved state, checked, in memory of our own."""
         variants = [self._rule_of(group, p), *map(rules.get, self.family)]
-        known = {s.key: s for variant in variants for s in variant.states}
+        known = {s.key: (variant, s) for variant in variants for s in variant.states}
         bounds = {h.name: h.default for variant in variants for h in variant.hypers}
         bounds |= zip((h.name for h in variants[0].hypers), self._values(variants[0])(group), strict=True)
-        elements = {key: shape_of_state(s, p, bounds) for key, s in known.items() if not s.scalar}
-        scalars = [key for key, s in known.items() if s.scalar]
+        elements = {key: shape_of_state(*own, p, bounds) for key, own in known.items() if not own[1].scalar}
+        scalars = [key for key, (_, s) in known.items() if s.scalar]
         check_saved_state(p, saved, elements, scalars, type(self).__name__)
         kept: dict[str, Any] = {}
         for key, value in saved.items():

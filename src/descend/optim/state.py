@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
-from ..formula import State
+from ..formula import Rule, State
 from ..kernels.matrix import Shape
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -205,8 +205,10 @@ def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:
     return torch.float32 if p.dtype in _HALF and value.dtype == torch.float32 else p.dtype
 
 
-def shape_of_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Size:
+def shape_of_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Size:
     """The shape of a parameter's state: its own, one number for each row or column of a matrix, or square.
+
+    Where the rule takes a tensor of more dimensions for one matrix, as `Rule.is_flat` says, so are its rows.
 
     Raises UsageError where the parameter has no rows and columns.
     """
@@ -220,11 +222,14 @@ def shape_of_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> 
             f"the state {state.name!r} is one number for each of the {state.shape} of a matrix; a parameter "
             f"of shape {tuple(p.shape)} has none: give it a group with another rule"
         )
+    if rule.is_flat:
+        rest = p.shape[1:]
+        return torch.Size([len(p), *(1 for _ in rest)] if state.shape == "rows" else [1, *rest])
     rows, columns = p.shape[-2:]
     return torch.Size([*p.shape[:-2], *((rows, 1) if state.shape == "rows" else (1, columns))])
 
 
-def new_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Tensor:
+def new_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Tensor:
     """A state as it is before the first step."""
     if state.init == "p":
         return p.detach().clone(memory_format=torch.preserve_format)
@@ -232,7 +237,7 @@ def new_state(state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch
     if state.shape == "element":
         return filled(p, start)
     dtype = torch.float32 if state.shape in ("left", "right") and p.dtype in _HALF else p.dtype
-    return torch.full(shape_of_state(state, p, hypers), start, dtype=dtype, device=p.device)
+    return torch.full(shape_of_state(rule, state, p, hypers), start, dtype=dtype, device=p.device)
 
 
 def filled(p: torch.Tensor, start: float) -> torch.Tensor:
