@@ -120,6 +120,15 @@ def test_an_exported_rule_takes_the_same_steps_and_state_dicts_cross_over(
     pair.check(ULPS)
 
 
+@pytest.mark.parametrize("part", [modifiers.agc, modifiers.centralise], ids=lambda part: part.name)
+def test_the_rows_of_a_convolution_are_its_filters(part: Rule) -> None:
+    pair = Pair(chain(part, rules.get("adamw")), torch.float64, ((4, 3, 2, 2), (5, 2, 3), (4, 3)))
+    pair.theirs[0] = pair.theirs[0].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    pair.begin()
+    pair.step(12)
+    pair.check(ULPS)
+
+
 MATRICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("muon", {"ns_bits": 32}),
     ("shampoo", {"block_size": 2}),

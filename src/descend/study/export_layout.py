@@ -25,7 +25,7 @@ def laid_out(statement: str, indent: int) -> list[str]:
     target, equals, value = statement.partition(" = ")
     opened = _opened(statement)
     if equals and not statement.startswith("def ") and _split(value)[1] not in ("", ", "):
-        opened = f"{target} = (", value, ")"
+        opened = _last_opened(statement, value) or (f"{target} = (", value, ")")
     if opened is None:
         return [space + statement]
     head, body, tail = opened
@@ -44,6 +44,15 @@ def _opened(code: str) -> tuple[str, str, str] | None:
     if not starts or any(starts[0] < place < last for place in _closed(code)):
         return None
     return code[: starts[0] + 1], code[starts[0] + 1 : last], ending
+
+
+def _last_opened(statement: str, value: str) -> tuple[str, str, str] | None:
+    """The brackets at the end of a sum or product of two, which are broken before others are put around."""
+    parts, separator = _split(value)
+    if len(parts) != 2 or separator == " if " or not value.endswith(")"):
+        return None
+    start = max(place for place, depth in _depths(statement) if depth == 0 and statement[place] == "(")
+    return statement[: start + 1], statement[start + 1 : -1], ")"
 
 
 def _closed(code: str) -> list[int]:

@@ -124,13 +124,15 @@ class Variant:
             lines += ["    rows = p.shape[0] if p.dim() else 1", "    columns = p.numel() // max(1, rows)"]
         operands = ["p", *(f'state["{s.key}"]' for s in self.tensors)]
         lines.append(f"    kept = [{', '.join(operands)}]")
-        whole = "_matrix" if self.rule.has_matrices else "_over_whole" if self.rule.reduces else "_computable"
+        by_rows = self.rule.is_flat and any("_along(" in line for line in self.lines.body)
+        whole = "_by_rows" if by_rows else "_over_whole" if self.rule.reduces else "_computable"
+        whole = "_matrix" if self.rule.has_matrices else whole
         lines.append(f"    used = [{whole}(x) for x in kept]")
         lines.append(f'    g = {whole}(-g if group["maximize"] else g)')
         lines += self._call(several)
         lines += [f'    state["{s.key}"].fill_({s.name})' for s in self.scalars]
         test = "own.dtype in (torch.float16, torch.bfloat16)"
-        if self.rule.has_matrices:
+        if self.rule.has_matrices or by_rows:
             test = "new.data_ptr() != own.data_ptr()"
         if any(s.limit for s in self.tensors):
             test = f"new is not None and {test}"
@@ -188,6 +190,8 @@ class Variant:
             return made if start == "0.0" else f"{made}.fill_({value})"
         if s.shape != "element":
             shape = "*p.shape[:-1], 1" if s.shape == "rows" else "*p.shape[:-2], 1, p.shape[-1]"
+            if self.rule.is_flat:
+                shape = "len(p), *[1] * (p.dim() - 1)" if s.shape == "rows" else "1, *p.shape[1:]"
             return f"p.new_zeros({shape})" if start == "0.0" else f"p.new_full(({shape}), {start})"
         return "torch.zeros_like(p)" if start == "0.0" else f"_filled_like(p, {value})"
 

@@ -26,6 +26,12 @@ def _over_whole(x: Tensor) -> Tensor:
     return x.unsqueeze(0) if x.dim() == 0 else x
 
 
+def _by_rows(x: Tensor) -> Tensor:
+    """As `_over_whole`; of more than two dimensions the first is the rows, all others together a row."""
+    x = _over_whole(x)
+    return x.flatten(1) if x.dim() > 2 else x
+
+
 def _matrix(x: Tensor) -> Tensor | None:
     """A tensor as the step computes with it, its first dimension by all others; None for what is left out."""
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
