@@ -92,17 +92,23 @@ def test_a_wrong_factor_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @by_name
 @pytest.mark.usefixtures("backend")
-def test_nan_reaches_the_whole_tensor(line: Line) -> None:
+def test_nan_reaches_what_the_formula_says(line: Line) -> None:
+    """The whole tensor where the step takes a sum of its gradient, and all tensors where it is of all."""
     source = torch.Generator().manual_seed(3)
     params = drawn(source, torch.float32)
     opt = descend.optimizer(line.rule)(params, **line.values)
-    for t in range(3):
+    for t in (1, 2, 3):
         for p in params:
             p.grad = torch.randn(p.shape, generator=source, dtype=torch.float32)
-        if t == 1:
+        if t == 2:
             params[0].grad[3, 4] = torch.nan  # type: ignore[index]
+        true = exact_step(line, opt, params, t)
         opt.step()
-    assert params[0].isnan().all()
+        for p, (new, _) in zip(params, true, strict=True):
+            np.testing.assert_array_equal(p.isnan().numpy(), np.isnan(new))
+    assert params[0][3, 4].isnan()
+    if line.name != "sgd_sai":  # it sums at the first step only
+        assert params[0].isnan().all()
     for p in params[1:]:
         assert p.isnan().all() if line.name == "prodigy" else p.isfinite().all()
 
