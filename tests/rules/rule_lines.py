@@ -140,6 +140,7 @@ REDUCTION: tuple[Line, ...] = (
     _line("lars", eta=0.1),
     _line("mars", weight_decay=0.1),
     _line("prodigy", d0=1e-3, weight_decay=0.1),
+    _line("sgd_sai"),
     _line("stable_adamw"),
 )
 MATRIX: tuple[Line, ...] = (
