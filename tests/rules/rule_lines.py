@@ -146,6 +146,7 @@ REDUCTION: tuple[Line, ...] = (
 MATRIX: tuple[Line, ...] = (
     _line("muon", ns_bits=64),
     _line("muon_rms", ns_bits=64),
+    _line("normuon", ns_bits=64),
     _line("shampoo", precondition_frequency=3, eps=0.1),  # what no gradient has touched is not amplified
     _line("soap", precondition_frequency=3),
 )
