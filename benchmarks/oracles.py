@@ -152,10 +152,55 @@ def cases() -> Iterator[tuple[str, str | Rule, dict[str, float], Callable[[Any],
     yield "optax", clipped, {"lr": 0.1, "clipping": 0.3}, sgd, MATRICES
 
 
+def papers() -> Iterator[tuple[str, str | Rule, dict[str, float], Callable[[Any], Peer], Any]]:
+    """As `cases`: rules that were written from their papers, first as the package is, then as the paper."""
+    both, po = {"lr": 1e-2, "weight_decay": 0.1}, "pytorch_optimizer"
+    loop = {"foreach": False}
+    yield po, "grams", both, lambda o: by_torch(lambda ps: o.Grams(ps, **both, **loop)), ANY
+    whole = {**both, **loop, "optimize_1d": True}
+    yield po, "mars", both, lambda o: by_torch(lambda ps: o.MARS(ps, **whole)), ANY
+    bare = {**whole, "eps": 0.0}
+    yield po, "mars", {**both, "eps": 0.0}, lambda o: by_torch(lambda ps: _mars(o)(ps, **bare)), ANY
+    yield po, "sgd_sai", both, lambda o: by_torch(lambda ps: o.SGDSaI(ps, **both, **loop)), MATRICES
+    yield po, "sgd_sai", both, lambda o: by_torch(lambda ps: _sgd_sai(o)(ps, **both, **loop)), ANY
+    options = {**both, **loop, "nesterov": False, "update_scale": "match_rms", "eps": 1e-8}
+    matrices = lambda o: by_torch(lambda ps: o.NorMuon([{"params": ps, "use_muon": True}], **options))  # noqa: E731
+    yield po, "normuon", both, matrices, MATRICES
+
+
+def _mars(package: Any) -> Any:
+    """MARS without a correction at the first step, and without what is added to v."""
+
+    class Corrected(package.MARS):  # type: ignore[misc]
+        def apply_ams_bound(self, _: bool, v: torch.Tensor, *others: Any) -> torch.Tensor:
+            return v.sqrt()
+
+        def init_group(self, group: dict[str, Any], **options: Any) -> None:
+            new = [p for p in group["params"] if p not in self.state]
+            super().init_group(group, **options)
+            for p in new:
+                self.state[p]["last_grad"].copy_(p.grad)
+
+    return Corrected
+
+
+def _sgd_sai(package: Any) -> Any:
+    """SGD-SaI with the deviation of all elements, over d, for vectors too."""
+
+    class Whole(package.SGDSaI):  # type: ignore[misc]
+        def init_group(self, group: dict[str, Any], **options: Any) -> None:
+            new = [p for p in group["params"] if p not in self.state]
+            super().init_group(group, **options)
+            for p in new:
+                self.state[p]["gsnr"] = p.grad.norm() / (p.grad.std(correction=0) + group["eps"])
+
+    return Whole
+
+
 def main() -> None:
     """Print a line for every rule and package."""
     print(f"{'rule':20}{'package':20}{'largest difference':>20}{'moved':>10}")
-    for package, rule, hypers, make, shapes in cases():
+    for package, rule, hypers, make, shapes in (*cases(), *papers()):
         name = rule if isinstance(rule, str) else rule.name
         try:
             found = importlib.import_module(package)

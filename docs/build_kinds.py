@@ -46,6 +46,16 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "muon_rms": [("torch.optim 2.13.0", "4.9e-15", "roundings")],
     "shampoo": [("pytorch_optimizer 4.1.0, a root every step", "8.9e-16", "roundings")],
     "soap": [("pytorch_optimizer 4.1.0", "3.3e-08", "it makes its columns orthogonal in float32")],
+    "grams": [("pytorch_optimizer 4.1.0", "2.7e-15", "roundings")],
+    "mars": [
+        ("pytorch_optimizer 4.1.0", "2.4e-05", "it corrects the first gradient too, and adds eps to v as it is"),
+        ("the same, without these", "3.1e-15", "roundings"),
+    ],
+    "normuon": [("pytorch_optimizer 4.1.0", "3.6e-15", "roundings")],
+    "sgd_sai": [
+        ("pytorch_optimizer 4.1.0", "7.6e-03", "its deviation is that of a sample, over d − 1"),
+        ("the same, over d", "3.6e-15", "roundings"),
+    ],
     "prodigy": [
         ("prodigyopt 1.1.2", "3.3e-15", "roundings"),
         ("optax 0.2.8", "1.5e-01", "optax corrects the bias, which the authors leave off"),
