@@ -96,9 +96,9 @@ class Case:
     missing: dict[str, str] = field(default_factory=dict)
 
     def best(self) -> str | None:
-        """The quickest peer."""
+        """The quickest peer, by the ratio to ours."""
         peers = [n for n in self.measured.step if n not in (OURS, ADAMW)]
-        return min(peers, key=lambda n: quartiles(self.measured.step[n])[1], default=None)
+        return min(peers, key=lambda n: quartiles(self.over(n))[1], default=None)
 
     def over(self, name: str, below: str = OURS) -> list[float]:
         """How many times the time of `below` a contender takes, round by round."""
