@@ -330,14 +330,8 @@ class Gatherer:
         wanted[1] = [h if d == p.dtype else signature(torch.empty_like(p, dtype=d)) for p, d, h in pairs]
         for j, column in enumerate(self.states):
             wanted[2 + j] = [signature(s) for s in column]
-        ctx[0:6] = [
-            n,
-            k,
-            2 if self.private else k,
-            cells.ctypes.data,
-            wanted.ctypes.data,
-            self.addresses.ctypes.data,
-        ]
+        places = [x.ctypes.data for x in (cells, wanted, self.addresses)]
+        ctx[0:6] = [n, k, 2 if self.private else k, *places]
         self._alive = (cells, wanted)
         self._ctx, self._ctx_at, self._gather = ctx, ctx_at, native.gather
 

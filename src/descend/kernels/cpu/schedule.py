@@ -1,9 +1,9 @@
 """How the work of a launch is cut and in which order threads take it.
 
 A tensor is cut into chunks in a way that nothing but its shape decides, so sums are always added up alike.
-The chunks of all passes stand in one list. A chunk only waits for what stands before it, and threads take from
-the list in order, so even one thread gets to its end. Within that the order is one that finds memory in the
-caches: a small tensor's passes follow each other, every other pass runs backwards over its tensor.
+The chunks of all passes stand in one list. A chunk only waits for what stands before it, and threads take
+from the list in order, so even one thread gets to its end. Within that the order is one that finds memory in
+the caches: a small tensor's passes follow each other, every other pass runs backwards over its tensor.
 """
 
 from __future__ import annotations
