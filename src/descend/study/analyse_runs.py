@@ -44,22 +44,30 @@ class Answer:
 
 
 def scaled(rule: Rule, p_by: float, g_by: float, without: tuple[str, ...] = ()) -> Answer:
-    """The steps where p is multiplied by c**p_by and g by c**g_by, over those where they are not."""
+    """The steps where p is multiplied by c**p_by and g by c**g_by, over those where they are not.
+
+    c is 16; what is found must hold for 1/16 too, lest a bound is met on one side only, as by a clipped norm.
+    """
     hypers = {**defaults(rule), **dict.fromkeys(without, 0.0)}
-    for shrink in (1.0, 1e-9):
-        given = {**hypers, **{word: _shrunk(rule, word, hypers[word], shrink) for word in guards(rule)}}
+    bare = _guarded(rule, hypers, 1e-9)
+
+    def steps(c: float, values: Mapping[str, float]) -> Any:
         p, gs = _problem()
-        one = _steps(rule, p, gs, given)
-        other = _steps(rule, p * _FACTOR**p_by, [g * _FACTOR**g_by for g in gs], given)
-        found = [(_apart(other, one * _FACTOR**k), k) for k in (0.0, 1.0, -1.0)]
-        apart, k = min(found)
+        return _steps(rule, p * c**p_by, [g * c**g_by for g in gs], values)
+
+    for given in (hypers, bare):
+        one, other = steps(1.0, given), steps(_FACTOR, given)
+        apart, k = min((_apart(other, one * _FACTOR**k), k) for k in (0.0, 1.0, -1.0))
         if apart < SMALL:
-            return Answer(k, apart, shrink < 1)
+            below = _apart(steps(1 / _FACTOR, bare), steps(1.0, bare) * _FACTOR**-k)
+            return Answer(k, apart, given is bare) if below < SMALL else Answer(None, below)
     return Answer(None, apart)
 
 
-def _shrunk(rule: Rule, word: str, value: float, shrink: float) -> float:
-    return value * shrink if Range(rule.hyper(word).allowed).holds(value * shrink) else value
+def _guarded(rule: Rule, hypers: Mapping[str, float], shrink: float) -> dict[str, float]:
+    """The hyper-parameters, with what only keeps a division from zero made smaller where it may be."""
+    small = {word: hypers[word] * shrink for word in guards(rule)}
+    return {**hypers, **{word: x for word, x in small.items() if Range(rule.hyper(word).allowed).holds(x)}}
 
 
 def turned(rule: Rule, how: str) -> float:
