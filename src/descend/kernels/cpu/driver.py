@@ -1,7 +1,7 @@
 """Renders a whole program as one LLVM module: the passes, and what hands their chunks to the threads.
 
 `run(ctx)` takes batches of chunks until none is left. A chunk of a later pass waits until the pass before
-is done with its tensor, or with all where that one sums over all. Whoever does the last chunk of a tensor adds
+is done with its tensor, or with all where that one sums over all. Whoever does a tensor's last chunk adds
 up the chunks' sums, in their order, and computes the tensor's scalars for the next pass. `between(ctx, k)`
 computes those alone, for steps that go through Python between the passes (`epoch` is 0 there, and nothing
 waits).
