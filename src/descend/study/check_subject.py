@@ -106,7 +106,7 @@ class Subject:
     def shapes(self) -> tuple[Shape, ...]:
         """Small shapes that suit the rule."""
         if self.needs_matrix:
-            return (6, 4), (5, 5), (3, 17)
+            return (6, 4), (5, 5), (3, 17), (4, 3, 2, 2)
         return (), (1,), (7,), (33, 5), (4, 3, 3, 3)
 
     @property
