@@ -88,13 +88,13 @@ def test_a_step_agrees_with_the_reference(line: Line, dtype: torch.dtype) -> Non
 def test_a_wrong_product_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = matrix._ROUTINES["matmul"]
     monkeypatch.setitem(matrix._ROUTINES, "matmul", lambda x, y: right(x, y) * (1 + 1e-6))
-    for line in MATRIX[2:]:
+    for line in (one for one in MATRIX if one.name in ("shampoo", "soap")):
         with pytest.raises(AssertionError):
             check_step(line, torch.float64)
     right = matrix._ROUTINES["newton_schulz"]
     monkeypatch.setitem(matrix._ROUTINES, "newton_schulz", lambda x, *n: right(x, *n) * (1 + 1e-4))
     with pytest.raises(AssertionError):
-        check_step(MATRIX[0], torch.float64)
+        check_step(next(one for one in MATRIX if one.name == "muon"), torch.float64)
 
 
 def test_the_back_end_is_the_kernel_where_it_can_be() -> None:

@@ -103,6 +103,9 @@ def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | Non
 ALONE = 512
 """Sides from which one product in bfloat16 fills the processor, and a batch only crowds the caches."""
 
+SMALL = 128
+"""Sides up to which one thread does all iterations of a matrix."""
+
 
 def newton_schulz(
     x: torch.Tensor, steps: float, a: float, b: float, c: float, eps: float, bits: float
@@ -111,31 +114,30 @@ def newton_schulz(
     types = {16: torch.bfloat16, 32: torch.float32, 64: torch.float64}
     if bits not in types:
         raise UsageError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
-    if bits == 16 and len(x) > 1 and min(x.shape[1:]) >= ALONE:
-        numbers = (steps, a, b, c, eps, bits)
-        return torch.cat([newton_schulz(x[i : i + 1], *numbers) for i in range(len(x))])
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
     x = x.mT if tall else x
     x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
-    step = _rounded_step if bits == 16 else _step
-    x = x[0] if bits == 16 and len(x) == 1 else x
-    for _ in range(int(steps)):
-        x = step(x, a, b, c)
-    x = x.mT if tall else x
-    return x if x.dim() == 3 else x[None]
+    numbers = (int(steps), a, b, c)
+    if bits == 16:
+        lone = len(x) == 1 or min(x.shape[1:]) >= ALONE
+        x = torch.stack([_iterated(one, *numbers) for one in x]) if lone else _iterated(x, *numbers)
+    elif min(x.shape[1:]) <= SMALL:
+        x = steady.batches(x, lambda some: _iterated(some, *numbers))
+    else:
+        for _ in range(int(steps)):
+            square = steady.matmul(x, x.mT)
+            x = steady.matmul(steady.matmul(square, square, square, b, c), x, x, a)
+    return x.mT if tall else x
 
 
-def _rounded_step(x: torch.Tensor, a: float, b: float, c: float) -> torch.Tensor:
-    """One iteration that rounds where torch's Muon does."""
+def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
+    """The iterations on this thread, which round where torch's Muon does."""
     add = torch.addmm if x.dim() == 2 else torch.baddbmm
-    square = x @ x.mT
-    return add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
-
-
-def _step(x: torch.Tensor, a: float, b: float, c: float) -> torch.Tensor:
-    square = steady.matmul(x, x.mT)
-    return steady.matmul(steady.matmul(square, square).mul_(c).add_(square, alpha=b), x).add_(x, alpha=a)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x
 
 
 def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:

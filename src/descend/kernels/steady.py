@@ -55,23 +55,30 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def share(pieces: Sequence[Callable[[], object]]) -> None:
     """Do every piece on one thread, several at a time where torch has several threads."""
+    left = iter(pieces)  # whoever is free takes the next one
 
-    def one(piece: Callable[[], object]) -> None:
+    def work() -> None:
         with _alone(), torch.no_grad():
-            piece()
+            for piece in left:
+                piece()
 
-    threads = min(torch.get_num_threads(), len(pieces))
-    if threads > 1:
-        list(_pool(threads).map(one, pieces))
-    else:
-        for piece in pieces:
-            one(piece)
+    others = min(torch.get_num_threads(), len(pieces)) - 1
+    waiting = [_pool(others).submit(work) for _ in range(others)] if others > 0 else []
+    work()
+    for one in waiting:
+        one.result()
 
 
-def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Products of matrices [n, rows, inner] and [n, inner, columns]."""
+def matmul(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    add: torch.Tensor | None = None,
+    beta: float = 1.0,
+    alpha: float = 1.0,
+) -> torch.Tensor:
+    """Products of matrices [n, rows, inner] and [n, inner, columns]; with `add`, beta*add + alpha*x@y."""
     if x.device.type != "cpu" or x.dtype == torch.bfloat16:  # torch's bfloat16 products are steady already
-        return x @ y
+        return x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
     (n, rows, inner), columns = x.shape, y.shape[-1]
     out = torch.empty(n, rows, columns, dtype=x.dtype)
     if not out.numel():
@@ -80,13 +87,31 @@ def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     many = max(1, PIECE // (tall * inner * columns)) if rows <= STRIP else 1
 
     def piece(i: int, r: int) -> Callable[[], object]:
-        a, into = x[i : i + many, r : r + tall], out[i : i + many, r : r + tall]
-        if len(a) == 1:
-            return lambda: torch.mm(a[0], y[i], out=into[0])
-        return lambda: torch.bmm(a, y[i : i + many], out=into)
+        batch, strip = slice(i, i + many), slice(r, r + tall)
+        a, b, into = x[batch, strip], y[batch], out[batch, strip]
+        if add is None:
+            return lambda: torch.bmm(a, b, out=into) if len(a) > 1 else torch.mm(a[0], b[0], out=into[0])
+        c = add[batch, strip]
+        if len(a) > 1:
+            return lambda: torch.baddbmm(c, a, b, beta=beta, alpha=alpha, out=into)
+        return lambda: torch.addmm(c[0], a[0], b[0], beta=beta, alpha=alpha, out=into[0])
 
     share([piece(i, r) for i in range(0, n, many) for r in range(0, rows, tall)])
     return out
+
+
+def batches(x: torch.Tensor, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """What `whole` makes of small matrices [n, rows, columns], some of them at a time on every thread."""
+    many = max(1, PIECE // (4 * x.shape[1] * x.shape[2] * min(x.shape[1:]) + 1))
+    if x.device.type != "cpu":
+        return whole(x)
+    made: list[torch.Tensor] = [x] * -(-len(x) // many)
+
+    def piece(k: int) -> Callable[[], object]:
+        return lambda: made.__setitem__(k, whole(x[k * many : (k + 1) * many]))
+
+    share([piece(k) for k in range(len(made))])
+    return torch.cat(made)
 
 
 def each(x: torch.Tensor, factor: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
