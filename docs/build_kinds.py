@@ -48,7 +48,11 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "soap": [("pytorch_optimizer 4.1.0", "3.3e-08", "it makes its columns orthogonal in float32")],
     "grams": [("pytorch_optimizer 4.1.0", "2.7e-15", "roundings")],
     "mars": [
-        ("pytorch_optimizer 4.1.0", "2.4e-05", "it corrects the first gradient too, and adds eps to v as it is"),
+        (
+            "pytorch_optimizer 4.1.0",
+            "2.4e-05",
+            "it corrects the first gradient too, and adds eps to v as it is",
+        ),
         ("the same, without these", "3.1e-15", "roundings"),
     ],
     "normuon": [("pytorch_optimizer 4.1.0", "3.6e-15", "roundings")],
