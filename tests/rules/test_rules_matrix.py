@@ -239,6 +239,21 @@ def test_the_rows_of_a_convolution_are_its_filters() -> None:
 
 
 @by_name
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+@pytest.mark.usefixtures("backend")
+def test_nan_stays_nan_in_its_own_matrix(line: Line, odd: float) -> None:
+    params = drawn([(6, 6), (6, 6)], torch.float32)
+    opt = descend.optimizer(line.rule)(params, **line.values)
+    for t in range(4):
+        give(params, t)
+        if t == 1:
+            params[0].grad[2, 3] = odd  # type: ignore[index]
+        opt.step()
+    assert params[0].isnan().any()
+    assert params[1].isfinite().all()
+
+
+@by_name
 @pytest.mark.usefixtures("backend")
 def test_missing_gradients_and_groups(line: Line) -> None:
     """A parameter without a gradient waits, counts no step, and goes on as if the others were not there."""

@@ -147,7 +147,7 @@ def newton_schulz(x: Any, steps: Any, a: Any, b: Any, c: Any, eps: Any, bits: An
 
 def inverse_root(x: Any, root: Any, eps: Any) -> Any:
     """(x + eps)**(-1/root) of a symmetric matrix that has no negative eigenvalues."""
-    values, vectors = np.linalg.eigh(x)
+    values, vectors = _eigh(x)
     return (vectors * (np.maximum(values, 0) + eps) ** (-1 / root)) @ transpose(vectors)
 
 
@@ -158,12 +158,16 @@ def eigenbasis(x: Any, q: Any) -> Any:
     columns made orthogonal from the largest eigenvalue down, each staying in its place.
     """
     if not np.any(q):
-        return np.linalg.eigh(x)[1][..., ::-1]
+        return _eigh(x)[1][..., ::-1]
     moved = x @ q
     order = np.argsort(-np.sum(q * moved, axis=-2), kind="stable")
     basis = np.empty_like(q)
     basis[:, order] = np.linalg.qr(moved[:, order])[0]
     return basis
+
+
+def _eigh(x: Any) -> Any:
+    return np.linalg.eigh(x) if np.all(np.isfinite(x)) else (np.full(x.shape[:-1], np.nan), x * np.nan)
 
 
 def every(k: Any, t: Any, new: Any, old: Any) -> Any:

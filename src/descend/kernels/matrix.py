@@ -140,11 +140,18 @@ def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torc
     return x
 
 
+def _eigh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues and eigenvectors; NaN for a matrix that is not finite, where LAPACK would raise."""
+    finite = x.isfinite().all(-1).all(-1)[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.where(finite, x, 0.0))
+    return torch.where(finite[..., 0], values, torch.nan), torch.where(finite, vectors, torch.nan)
+
+
 def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
     """(x + eps)**(-1/root) of symmetric matrices [n, side, side], worked out in float64."""
 
     def one(square: torch.Tensor) -> torch.Tensor:
-        values, vectors = torch.linalg.eigh(square.double())
+        values, vectors = _eigh(square.double())
         scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
         root_of_it: torch.Tensor = scaled @ vectors.mT
         return root_of_it.to(square.dtype)
@@ -155,7 +162,7 @@ def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
 def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago or zeros."""
     if bool(q.flatten(1).any(1).logical_not().all()):
-        return steady.each(x, lambda square: torch.linalg.eigh(square)[1].flip(-1))
+        return steady.each(x, lambda square: _eigh(square)[1].flip(-1))
     moved = steady.matmul(x, q)
     order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
     places = order.unsqueeze(-2).expand_as(q)
