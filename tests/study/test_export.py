@@ -130,7 +130,7 @@ def test_the_rows_of_a_convolution_are_its_filters(part: Rule) -> None:
 
 
 MATRICES: tuple[tuple[str, dict[str, float]], ...] = (
-    ("muon", {"ns_bits": 32}),
+    ("muon", {"ns_bits": 64}),
     ("shampoo", {"block_size": 2}),
     ("shampoo", {"block_size": 3, "precondition_frequency": 2}),
     ("soap", {"max_precond_dim": 4, "precondition_frequency": 3}),
