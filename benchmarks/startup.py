@@ -103,7 +103,9 @@ def main() -> None:
     given = parser.parse_args()
     from descend import rules
 
-    served = [name for name in rules.built_in() if not name.startswith("adafactor_")]  # by the class Adafactor
+    served = [
+        name for name in rules.built_in() if not name.startswith("adafactor_")
+    ]  # by the class Adafactor
     names = sorted(served, key=lambda name: name != "adam")
     body = measure(["adam"] if given.smoke else names, 1 if given.smoke else given.times)
     deliver(
