@@ -217,8 +217,9 @@ class _Stager:
             positions = sorted({*write_in.values(), *reductions.values()})
             cuts = {at: self._cut(at, write_in, reductions) for at in positions}
             late = {word: at for cut in cuts.values() for word, at in cut.late.items()}
+            before = dict(run_at)
             late |= self._between(run_at, write_in, cuts)
-            if not late:
+            if not late and run_at == before:
                 break
             write_in |= late
         labels = self._labels(n for cut in cuts.values() for n in cut.body)
@@ -265,17 +266,13 @@ class _Stager:
                 elif inner != leaf(word):
                     bounds.append(write_in[word] // width + 1)
             if out in self.matrices.kept:  # it overwrites what others still want to read
-                others = [
-                    m for m in steps if m != n and leaf(out) in map(_untransposed, self.matrices.taken(m))
-                ]
-                bounds += [run_at[m] for m in others]
+                taking = {m: map(_untransposed, self.matrices.taken(m)) for m in steps if m != n}
+                bounds += [run_at[m] for m, taken in taking.items() if leaf(out) in taken]
                 bounds += [at // width + 1 for at, cut in cuts.items() if out in cut.old]
             run_at[n] = max(bounds)
             for at, cut in cuts.items():
                 if n in cut.results and at < width * run_at[n]:
-                    self._refuse(
-                        f"{out!r} is needed before everything that wants its old value has been computed"
-                    )
+                    self._refuse(f"{out!r} is needed before all that wants its old value has been computed")
             for matrix in self.matrices.taken(n):
                 word, _ = self.matrices.operand(matrix)
                 start = width * run_at[n]
