@@ -251,6 +251,7 @@ def test_what_an_optimizer_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) 
 
     from descend.optim.base import FormulaOptimizer
 
+    raising.hooked = True  # type: ignore[attr-defined]  # torch would leave it on the class of the rule
     monkeypatch.setattr(FormulaOptimizer, "step", raising)
     found = check("momentum", quick=True)
     assert {f.area for f in found.failures} >= {
