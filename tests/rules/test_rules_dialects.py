@@ -119,7 +119,7 @@ PAIRS = [
     (name, word)
     for name in rules.built_in()
     for word in rules.get(name).dialects
-    if word != "torch" and rules.get(name).kind != "matrix"  # Muon's have their own peers
+    if word != "torch" and rules.get(name).kind != "matrix"  # test_rules_matrix.py has Muon's
 ]
 OWN = [  # pairs whose formula is not the rule's own
     (name, word)

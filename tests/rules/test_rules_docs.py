@@ -68,11 +68,13 @@ def test_the_page_of_dialects_is_as_the_rules_are_now() -> None:
         (name, word)
         for name in rules.built_in()
         for word in rules.get(name).dialects
-        if word != "torch" and rules.get(name).kind != "matrix"
+        if word != "torch" and (name, word) != ("muon", "paper")  # which is the rule itself
     }
     assert set(space["measured"]()) == wanted
     assert all(
-        float(ours) < 1e-12 for (name, _), (ours, _) in space["measured"]().items() if "fact" not in name
+        float(ours) < (1e-8 if name == "muon" else 1e-12)  # the others add eps to the length
+        for (name, _), (ours, _) in space["measured"]().items()
+        if "fact" not in name
     )
 
 

@@ -137,7 +137,7 @@ def optimizer(
                 "'sgd' stands for three rules; with a decay or dialect, name one: "
                 "gradient_descent, momentum or nesterov"
             )
-        if rule in BY_SHAPE and dialect not in (None, "torch"):
+        if rule == "adafactor" and dialect not in (None, "torch"):  # it has a formula for every shape
             return by_shape(dialect, decay)
         return class_of(rules.get(rule, dialect), decay)
     return class_of(rule if dialect is None else in_dialect(rule_of(rule), dialect), decay)
