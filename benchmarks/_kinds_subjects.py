@@ -186,7 +186,7 @@ def matrix() -> dict[str, Subject]:
         ),
         "shampoo": Subject(
             "matrix",
-            ours("shampoo", lr=LR),
+            ours("shampoo", lr=LR, precondition_frequency=EVERY),
             {
                 PO: of(PO, "Shampoo", lr=LR, preconditioning_compute_steps=EVERY),
                 f"{PO}, ScalableShampoo": of(

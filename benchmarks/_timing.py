@@ -20,6 +20,10 @@ FEWEST = 5
 """Rounds to keep at least; where fewer were quiet, the quietest of the others join them."""
 
 
+LONG = 0.2
+"""Seconds from which a step takes so long that waking its threads does not count."""
+
+
 @dataclass
 class Contender:
     """One way of taking a step. `before` is what happens ahead of every step; it is timed apart."""
@@ -57,11 +61,11 @@ class Measured:
 
 def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) -> Measured:
     """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`."""
-    repetitions = {}
+    repetitions, once = {}, {}
     for c in contenders:
         c.turn(1)
-        once = sum(c.turn(1))
-        repetitions[c.name] = max(1, min(2000, round(turn / once)))
+        once[c.name] = sum(c.turn(1))
+        repetitions[c.name] = max(1, min(2000, round(turn / once[c.name])))
     done: list[tuple[float, dict[str, tuple[float, float]]]] = []
     start = time.perf_counter()
     while len(done) < FEWEST or (time.perf_counter() - start) * (1 + 1 / len(done)) < seconds:
@@ -69,7 +73,7 @@ def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) 
         taken, results = 0.0, {}
         for c in [*contenders[shift:], *contenders[:shift]]:
             settle()
-            if repetitions[c.name] > 1:
+            if repetitions[c.name] > 1 or once[c.name] < LONG:
                 c.turn(1)  # wakes the contender's threads and fills its caches
             watch = Disturbance()
             results[c.name] = c.turn(repetitions[c.name])

@@ -11,7 +11,7 @@ from descend.formula import Hyper, State, chain, rule_of, stage
 from descend.formula.nodes import text
 from descend.formula.vocabulary import abs, exp, maximum, sign, sqrt, where
 from descend.kernels import reference, torch_ops
-from descend.modifiers import ascent, coupled_decay, decoupled_decay
+from descend.modifiers import ascent, cautious, coupled_decay, decoupled_decay
 
 
 def written(program):
@@ -126,3 +126,15 @@ def test_ranges_read_as_mathematics_writes_them():
     for bad in (1.0, -0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\), got"):
             hyper.check(bad)
+
+
+def test_what_two_passes_would_divide_for_is_kept_in_between():
+    """Caution reads p and one temporary, not g, m and v once more; LAMB's would cost more than it saves."""
+    program = stage(chain(rules.get("adamw"), cautious))
+    first, second = program.passes
+    (kept,) = program.temporaries
+    assert set(first.written) == {"m", "v", kept}
+    assert second.reads == ("p", kept)
+    assert not any(n.op in ("sqrt", "div") for n in second.body)
+    assert program.bytes_moved == 4 + 3 + 2 + 1
+    assert stage(rules.get("lamb")).temporaries == ()

@@ -4,9 +4,10 @@ from .chaining import chain, except_for, only, renamed
 from .declared import Hyper, Range, State
 from .dialects import DIALECTS, dialect, in_dialect
 from .expression import Expression, expression
+from .program import Pass, Program
 from .rule import Formula, Rule, rule, rule_of
 from .scalars import ScalarProgram
-from .stage import Pass, Program, stage
+from .stage import stage
 
 __all__ = [
     "DIALECTS",

@@ -97,7 +97,7 @@ class Matrices:
         for word, made in self.kept.items():
             if made == n:
                 return word
-        return self._temporary(n)
+        return self.temporary(n)
 
     def _hold(self, matrix: Node) -> None:
         """See that an argument lies in memory when the word runs."""
@@ -110,11 +110,12 @@ class Matrices:
             raise ShapeError("a transposed matrix only stands directly inside matmul(…)", inner)
         word = next((word for word, made in self._new.items() if made == inner), None)
         if word is None:
-            word = self._temporary(inner)
+            word = self.temporary(inner)
             self.materialised[word] = inner
         self._held[inner] = word
 
-    def _temporary(self, n: Node) -> str:
+    def temporary(self, n: Node) -> str:
+        """A new operand that lives only during a step."""
         stem = self._rule.names.get(n, "w")
         taken = {"p", "g", *self.temporaries, *(s.name for s in self._rule.states)}
         word, k = stem, 1

@@ -95,9 +95,11 @@ def _pieces(length: int, longest: int | None) -> list[int]:
     return [min(longest, length - k) for k in range(0, length, longest)]
 
 
-def matmul(x: torch.Tensor | None, y: torch.Tensor | None) -> torch.Tensor | None:
+def matmul(
+    x: torch.Tensor | None, y: torch.Tensor | None, out: torch.Tensor | None = None
+) -> torch.Tensor | None:
     """The products of matrices [n, rows, inner] and [n, inner, columns]; None stands for identities."""
-    return y if x is None else x if y is None else steady.matmul(x, y)
+    return y if x is None else x if y is None else steady.matmul(x, y, out=out)
 
 
 ALONE = 512
@@ -178,8 +180,18 @@ _ROUTINES: dict[str, Callable[..., torch.Tensor | None]] = {
 }
 
 
-def run(op: str, matrices: Sequence[torch.Tensor | None], numbers: Sequence[float]) -> torch.Tensor | None:
-    """A matrix word over matrices [n, height, width]; None where one that it needs was left out."""
+def run(
+    op: str,
+    matrices: Sequence[torch.Tensor | None],
+    numbers: Sequence[float],
+    out: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """A matrix word over matrices [n, height, width]; None where one that it needs was left out.
+
+    A product is written to `out`, where that is given.
+    """
+    if op == "matmul" and out is not None:
+        return _ROUTINES[op](*matrices, out=out)
     if op != "matmul" and any(x is None for x in matrices):
         return None
     return _ROUTINES[op](*matrices, *numbers)

@@ -87,18 +87,23 @@ class Workshop:
                 self._run(routine, numbers, places)
 
     def _run(self, routine: Routine, numbers: Sequence[float], places: list[int]) -> None:
+        into = self.stacks[routine.out] if self._together(routine.out, places) else None
         for kind in self.shape.kinds:
             given = [self._gathered(word, turned, places, kind) for word, turned in routine.arguments]
-            made = matrix.run(routine.op, given, numbers)
-            if made is not None:
+            made = matrix.run(routine.op, given, numbers, into)
+            if made is not None and made is not into:
                 self._leave(routine.out, made, places, kind)
+
+    def _together(self, word: str, places: list[int]) -> bool:
+        """Whether an operand of these parameters lies in one tensor, as it is."""
+        return word in self.stacks and self.shape.is_whole and len(places) == len(self.members)
 
     def _gathered(self, word: str, turned: bool, places: list[int], kind: list[int]) -> torch.Tensor | None:
         """The matrices of an operand [parameters x blocks, height, width]; None where they are left out."""
         domain = self.program.domains[word]
         if not self.shape.has(domain):
             return None
-        if word in self.stacks and self.shape.is_whole and len(places) == len(self.members):
+        if self._together(word, places):
             x = self.stacks[word]
         else:
             blocks = [self.shape.blocks(self._operand(word, i), domain)[k] for i in places for k in kind]
@@ -107,7 +112,7 @@ class Workshop:
         return x.mT if turned else x
 
     def _leave(self, word: str, made: torch.Tensor, places: list[int], kind: list[int]) -> None:
-        if word in self.stacks and self.shape.is_whole and len(places) == len(self.members):
+        if self._together(word, places):
             self.stacks[word].copy_(made)
             return
         domain, found = self.program.domains[word], iter(made)
@@ -175,6 +180,10 @@ class MatrixTorchPlan(StagedTorchPlan):
     ) -> None:
         super().__init__(program, members, values, step_key, traced, sparse)
         self.work = Workshop(program, members, values, arena)
+
+    @property
+    def _own_temporaries(self) -> tuple[str, ...]:
+        return ()
 
     def begin(self) -> None:
         """Look which parameters take part, and count their step."""

@@ -6,7 +6,7 @@ several such plans take every pass together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..formula import Pass, Program
 from ..formula.nodes import Node, scope
 from . import torch_ops
-from .plans import CpuPlan, Member, TorchPlan
+from .plans import CpuPlan, Member, TorchPlan, Values
 
 
 class StagedPlan(Protocol):
@@ -154,8 +154,28 @@ class _Host:
         return np.stack([np.broadcast_to(x, n) for x in states])
 
 
+def temporary(p: torch.Tensor) -> torch.Tensor:
+    """Room for one number an element, in the precision that a parameter is computed in."""
+    half = p.dtype in (torch.float16, torch.bfloat16)
+    return torch.empty_like(p, dtype=torch.float32 if half else p.dtype, requires_grad=False)
+
+
 class StagedCpuPlan(CpuPlan):
     """Parameters of one program and one set of dtypes, stepped by the CPU kernel."""
+
+    def __init__(
+        self,
+        program: Program,
+        members: Sequence[Member],
+        values: Values,
+        step_key: str | None,
+        private: bool = False,
+        temporaries: Sequence[list[torch.Tensor]] | None = None,
+        squares: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        if temporaries is None:
+            temporaries = [[temporary(m.param) for m in members] for _ in program.temporaries]
+        super().__init__(program, members, values, step_key, private, temporaries, squares)
 
     def launch(self) -> None:
         """Take the step: in one launch, but where torch's routines stand between the passes."""
@@ -199,6 +219,10 @@ class StagedCpuPlan(CpuPlan):
 class StagedTorchPlan(TorchPlan):
     """Parameters stepped one by one with torch operations, pass by pass."""
 
+    @property
+    def _own_temporaries(self) -> tuple[str, ...]:
+        return self.program.temporaries
+
     def launch(self) -> None:
         """Take the step."""
         launch_by_passes([self])
@@ -212,6 +236,8 @@ class StagedTorchPlan(TorchPlan):
             )
         self._active = [m for m in self.members if m.param.grad is not None]
         self._operands = [self._computable(m) for m in self._active]
+        for operands in self._operands:
+            operands |= {word: temporary(operands["p"]) for word in self._own_temporaries}
         self._vectors: list[dict[Node, torch.Tensor]] = [{} for _ in self._active]
         shapes = [operands["p"].shape for operands in self._operands]
         extents = {

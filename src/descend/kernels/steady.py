@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 
+from .cpu.team import openmp
+
 STRIP = 256
 """Rows of a product that one thread does."""
 
-PIECE = 1 << 24
+PIECE = 1 << 23
 """Multiplications that are worth handing to another thread."""
 
 
@@ -54,19 +56,39 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def share(pieces: Sequence[Callable[[], object]]) -> None:
-    """Do every piece on one thread, several at a time where torch has several threads."""
-    left = iter(pieces)  # whoever is free takes the next one
+    """Do every piece on one thread, several at a time where torch has several threads.
 
-    def work() -> None:
-        with _alone(), torch.no_grad():
+    The threads are torch's own where there are such: they spin for a while after their last work, and a
+    thread of another team would have to wait for that.
+    """
+    left = iter(pieces)  # whoever is free takes the next one
+    failed: list[BaseException] = []
+
+    def work(_: int | None = None) -> None:
+        try:
             for piece in left:
                 piece()
+        except BaseException as error:
+            failed.append(error)
 
-    others = min(torch.get_num_threads(), len(pieces)) - 1
-    waiting = [_pool(others).submit(work) for _ in range(others)] if others > 0 else []
-    work()
-    for one in waiting:
-        one.result()
+    def work_alone() -> None:
+        with _alone(), torch.no_grad():
+            work()
+
+    threads = min(torch.get_num_threads(), len(pieces))
+    parallel = openmp() if threads > 1 else None
+    if parallel is not None:  # inside a team torch's linear algebra keeps to one thread by itself
+        parallel(_CALLBACK(work), None, threads, 0)
+    else:
+        waiting = [_pool(threads - 1).submit(work_alone) for _ in range(threads - 1)]
+        work_alone()
+        for one in waiting:
+            one.result()
+    if failed:
+        raise failed[0]
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def matmul(
@@ -75,12 +97,17 @@ def matmul(
     add: torch.Tensor | None = None,
     beta: float = 1.0,
     alpha: float = 1.0,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Products of matrices [n, rows, inner] and [n, inner, columns]; with `add`, beta*add + alpha*x@y."""
+    """Products of matrices [n, rows, inner] and [n, inner, columns]; with `add`, beta*add + alpha*x@y.
+
+    They are written to `out`, where one is given.
+    """
     if x.device.type != "cpu" or x.dtype == torch.bfloat16:  # torch's bfloat16 products are steady already
-        return x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
+        made = x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
+        return made if out is None else out.copy_(made)
     (n, rows, inner), columns = x.shape, y.shape[-1]
-    out = torch.empty(n, rows, columns, dtype=x.dtype)
+    out = torch.empty(n, rows, columns, dtype=x.dtype) if out is None else out
     if not out.numel():
         return out
     tall = min(rows, STRIP)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...formula.nodes import Node, scope
-from ...formula.stage import Program
+from ...formula.program import Program
 from .compiler import pause
 from .emit import Lanes, Lines
 from .glue import FIELDS, Records, field

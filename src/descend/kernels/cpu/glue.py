@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...formula.nodes import Node, scope, text
+from ...formula.program import Program
 from ...formula.scalars import ScalarProgram, below
-from ...formula.stage import Program
 from .emit import Lanes, Lines
 
 FIELDS = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...formula.nodes import Node, is_random, name, scope, text
-from ...formula.stage import Pass, Program
+from ...formula.program import Pass, Program
 from . import chance
 from .emit import STORAGE, Lanes, Lines, compute_type
 
