@@ -16,6 +16,7 @@ from pathlib import Path
 
 from descend import modifiers, rules
 from descend.formula import Rule, chain, stage
+from descend.study.costs import state_bytes
 
 PAGE = Path(__file__).parent / "kinds.md"
 MEASURED = Path(__file__).parents[1] / "benchmarks"
@@ -69,17 +70,6 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
 """What a rule was run beside, the largest difference of any element, and why."""
 
 IN_TORCH, IN_REFERENCE = "[a step ≤ 4 ulp](accuracy.md)", "a step ≤ 5 ulp"
-
-
-def state(rule: Rule) -> str:
-    """Bytes of state that an element of a float32 parameter takes."""
-    kinds = [s.shape for s in rule.states if not s.scalar]
-    whole = 4 * kinds.count("element")
-    parts = [f"4 / {other}" for shape, other in (("rows", "columns"), ("columns", "rows")) if shape in kinds]
-    for shape, each in (("left", "rows / columns"), ("right", "columns / rows")):
-        if shape in kinds:
-            parts.append(f"{4 * kinds.count(shape)} {each}")
-    return " + ".join([str(whole)] * (whole > 0 or not parts) + parts)
 
 
 IN_STEP = {
@@ -141,10 +131,10 @@ def row(name: str) -> list[str]:
     """The lines of a rule in the table."""
     rule = rules.get(name)
     program = stage(rule)
-    sweeps = sum(one.domain == "element" for one in program.passes)
+    sweeps = program.sweeps
     lead = f"| [{rule.title}](rules/{name}.md) | {rule.kind} | {rule.source}"
     peer, adamw = speeds().get(name, ("", ""))
-    tail = f"{state(rule)} | {sweeps} | {program.bytes_moved} | {peer} | {adamw} |"
+    tail = f"{state_bytes(rule)} | {sweeps} | {program.bytes_moved} | {peer} | {adamw} |"
     torch = rule.doc.split("\ntorch: ")[1].split("\n")[0]
     known = torch.split("`")[1] if torch.startswith("`") else ""
     default = (f"torch.optim.{known}", IN_TORCH) if known else ("float64 reference", IN_REFERENCE)
@@ -210,7 +200,7 @@ def page() -> str:
     for name, rule in CHAINS.items():
         staged = stage(rule)
         moved = staged.bytes_moved
-        lead = f"| {name} | {state(rule)} | {len(staged.passes)}"
+        lead = f"| {name} | {state_bytes(rule)} | {len(staged.passes)}"
         lines.append(f"{lead} | {moved} | {moved / least:.2f} | {' | '.join(speeds().get(name, ('', '')))} |")
     lines += [
         "",

@@ -25,8 +25,8 @@ def command() -> None:
 
     from .. import rules
     from ..errors import UsageError
-    from ..formula import DIALECTS
-    from ..study.costs import element_passes, state_bytes
+    from ..formula import DIALECTS, stage
+    from ..study.costs import state_bytes
 
     piped = not sys.stdout.isatty()
     page = io.StringIO()
@@ -46,7 +46,7 @@ def command() -> None:
     for name in rules.names():
         try:
             rule = rules.get(name)
-            cost = state_bytes(rule), str(element_passes(rule))
+            cost = state_bytes(rule), str(stage(rule).sweeps)
         except UsageError as error:
             notices.append(str(error))
             continue

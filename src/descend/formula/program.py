@@ -70,6 +70,11 @@ class Program:
         return self.passes[0].scalars
 
     @property
+    def sweeps(self) -> int:
+        """Passes over whole tensors; those over rows or columns alone read far less."""
+        return sum(one.domain == "element" for one in self.passes)
+
+    @property
     def bytes_moved(self) -> int:
         """Values read and written per element: what the step costs where memory is the limit."""
         whole = [word for one in self.passes for word in (*one.reads, *one.written)]

@@ -12,7 +12,7 @@ def cost(program: Program) -> str:
     >>> cost(stage(rules.get("adam")))
     '1 pass over memory, 7 values read or written for an element: 28 bytes in float32'
     """
-    count = sum(one.domain == "element" for one in program.passes)
+    count = program.sweeps
     moved = program.bytes_moved
     passes = "1 pass" if count == 1 else f"{count} passes"
     values = f"{moved} values read or written for an element: {4 * moved} bytes in float32"

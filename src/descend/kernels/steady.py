@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .cpu.team import openmp
+from .cpu.team import openmp, pool
 
 STRIP = 256
 """Rows of a product that one thread does."""
@@ -50,11 +49,6 @@ def _alone() -> Iterator[None]:
             setting(before)
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="descend-matrices")
-
-
 def share(pieces: Sequence[Callable[[], object]]) -> None:
     """Do every piece on one thread, several at a time where torch has several threads.
 
@@ -80,7 +74,7 @@ def share(pieces: Sequence[Callable[[], object]]) -> None:
     if parallel is not None:  # inside a team torch's linear algebra keeps to one thread by itself
         parallel(_CALLBACK(work), None, threads, 0)
     else:
-        waiting = [_pool(threads - 1).submit(work_alone) for _ in range(threads - 1)]
+        waiting = [pool(threads - 1).submit(work_alone) for _ in range(threads - 1)]
         work_alone()
         for one in waiting:
             one.result()

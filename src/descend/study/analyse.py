@@ -19,6 +19,7 @@ from .analyse_limits import Coincidence, coincidences
 from .analyse_runs import GRADIENTS, SMALL, Quadratic, descents, first_steps, on_quadratics, scaled, turned
 from .analyse_symmetry import MIXED, Degree, Degrees, Parity, permutes, rotates, shifts
 from .analyse_trial import defaults
+from .costs import state_bytes
 
 _DECAYS = ("weight_decay", "lambd")
 _STEP = {0.0: "the same step", 1.0: "c times the step", -1.0: "1/c of the step", None: "neither"}
@@ -158,7 +159,7 @@ class Analysis:
         program = stage(self.rule)
         states = ", ".join(s.name for s in self.rule.states if not s.scalar)
         numbers = ", ".join(s.name for s in self.rule.states if s.scalar)
-        sweeps = sum(one.domain == "element" for one in program.passes)
+        sweeps = program.sweeps
         return [
             f"  state   {state_bytes(self.rule)} bytes for an element of a float32 parameter"
             + (f": {states}" if states else "")
@@ -265,20 +266,6 @@ def _scale(rule: Rule, what: str, p: float, g: float) -> Invariance:
 
 def _said(degree: Degree) -> str:
     return "neither" if degree == MIXED or isinstance(degree, str) else _STEP.get(degree, "neither")
-
-
-def state_bytes(rule: Rule) -> str:
-    """Bytes of state that an element of a float32 parameter takes."""
-    kinds = [s.shape for s in rule.states if not s.scalar]
-    whole = 4 * kinds.count("element")
-    shares = {"rows": "4 / columns", "columns": "4 / rows"}
-    shares |= {"left": "4 * rows / columns", "right": "4 * columns / rows"}
-    parts = [
-        share if kinds.count(shape) == 1 else f"{kinds.count(shape)} * {share}"
-        for shape, share in shares.items()
-        if shape in kinds
-    ]
-    return " + ".join([str(whole)] * (whole > 0 or not parts) + parts)
 
 
 def _short(value: float) -> str:

@@ -13,7 +13,7 @@ from ..formula import Rule
 from ..formula.nodes import Node, is_reduction, walk
 from ..formula.nodes import name as leaf
 from .check_subject import Finding, Subject, another, fails, holds, note
-from .costs import element_passes, state_bytes
+from .costs import state_bytes
 
 _RATES = ("lr", "learning_rate", "rate", "alpha", "eta", "step_size")
 _STEADY = 400
@@ -23,7 +23,7 @@ _UNEVEN = 3.0
 def formula(subject: Subject) -> Iterator[Finding]:
     """The formula as read: its kind and cost, and what in it is never used."""
     rule, program = subject.rule, subject.program
-    count = element_passes(rule)
+    count = program.sweeps
     yield holds(
         "formula",
         f"reads as a rule of kind {rule.kind}; a step is {count} pass{'es' if count > 1 else ''} over memory "

@@ -66,6 +66,6 @@ def memory_limit(subject: Subject) -> Iterator[Finding]:
     elif own / least <= _NEAR:
         yield holds("speed", f"{said}: memory is the limit")
     else:
-        sweeps = sum(one.domain == "element" for one in program.passes)
+        sweeps = program.sweeps
         more = "arithmetic counts" if sweeps == 1 else f"arithmetic and the {sweeps} passes count"
         yield note("speed", f"{said}: {more} too")

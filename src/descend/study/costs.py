@@ -1,8 +1,8 @@
-"""What a rule costs: bytes of state, and passes over memory."""
+"""What a rule costs in memory."""
 
 from __future__ import annotations
 
-from ..formula import Rule, stage
+from ..formula import Rule
 
 
 def state_bytes(rule: Rule) -> str:
@@ -17,13 +17,3 @@ def state_bytes(rule: Rule) -> str:
     words = {"rows": "/columns", "columns": "/rows", "left": "·rows/columns", "right": "·columns/rows"}
     parts = [f"{4 * kinds.count(kind)}{word}" for kind, word in words.items() if kind in kinds]
     return " + ".join([str(whole)] * (whole > 0 or not parts) + parts)
-
-
-def element_passes(rule: Rule) -> int:
-    """Sweeps over whole tensors in a step; those over rows or columns alone read far less.
-
-    >>> from descend import rules
-    >>> element_passes(rules.get("adam")), element_passes(rules.get("lamb"))
-    (1, 2)
-    """
-    return sum(one.domain == "element" for one in stage(rule).passes)

@@ -47,7 +47,8 @@ def openmp() -> Any:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Python's threads, where there is no team of torch's."""
     return ThreadPoolExecutor(threads, thread_name_prefix="descend")
 
 
@@ -71,5 +72,5 @@ class Team:
         if parallel is not None:
             parallel(self.address, ctx, threads, 0)
             return
-        for done in [_pool(threads).submit(self._released, ctx) for _ in range(threads)]:
+        for done in [pool(threads).submit(self._released, ctx) for _ in range(threads)]:
             done.result()
