@@ -47,8 +47,8 @@ batch to be taken next and `ends` where they end; batch b is the `entries` from 
 Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars),
 `extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
 other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,
-the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts the
-chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away.
+the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts
+the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away.
 """
 
 NUMBERS = ("phases", "lanes", "tensors", "takers", "epoch")
