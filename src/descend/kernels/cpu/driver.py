@@ -266,8 +266,14 @@ class Driver:
         first = self._strip(out, out.emit(f"sub i64 {entry['strip']}, {before}"), columns, k)
         with out.each(f"strip{k}", entry["share"]) as piece:
             strip = out.at("double", first, out.place(piece, room, 0))
-            with out.each(f"column{k}", columns) as i:
-                self._add(out, n, out.at("double", into, i), out.at("double", strip, i))
+            whole = out.emit(f"sdiv i64 {columns}, {self.width}")
+            with out.each(f"columns{k}", whole) as i:
+                place = out.emit(f"mul i64 {i}, {self.width}")
+                self._add(out, n, out.at("double", into, place), out.at("double", strip, place), self.width)
+            before = out.emit(f"mul i64 {whole}, {self.width}")
+            with out.each(f"column{k}", out.emit(f"sub i64 {columns}, {before}")) as i:
+                place = out.emit(f"add i64 {before}, {i}")
+                self._add(out, n, out.at("double", into, place), out.at("double", strip, place))
         if n.op.startswith("mean"):
             rows = self._extent(out, "rows", entry["tensor"])
             with out.each(f"mean{k}", columns) as i:
@@ -288,11 +294,11 @@ class Driver:
             if n.op.startswith("mean"):
                 self._divide(out, at, total)
 
-    def _add(self, out: Lines, n: Node, at: str, other: str) -> None:
-        one = Lanes("float64", 1)
-        given = [out.emit(f"load {one.vector}, ptr {place}") for place in (at, other)]
-        total = one.operation(out, "maximum" if n.op.startswith("max") else "add", given)
-        out.do(f"store {one.vector} {total}, ptr {at}")
+    def _add(self, out: Lines, n: Node, at: str, other: str, width: int = 1) -> None:
+        lanes = Lanes("float64", width)
+        given = [out.emit(f"load {lanes.vector}, ptr {place}, align 8") for place in (at, other)]
+        total = lanes.operation(out, "maximum" if n.op.startswith("max") else "add", given)
+        out.do(f"store {lanes.vector} {total}, ptr {at}, align 8")
 
     def _divide(self, out: Lines, at: str, count: str) -> None:
         total, number = out.load("double", at, 0), out.emit(f"uitofp i64 {count} to double")
