@@ -127,8 +127,7 @@ class Table:
             return
         self._taken = taken
         self._active = active
-        self._work: dict[tuple[int, ...], int] = {}
-        self._orders: dict[tuple[tuple[int, ...], int], Order] = {}
+        self._orders: dict[tuple[int, ...], tuple[int, dict[int, Order]]] = {}
         self._chosen = np.arange(len(self._kept["records"])) if active is None else np.flatnonzero(active)
         self._kept["totals"][:] = self._kept["extents"][:, self._chosen].sum(1)
         self._ctx[_AT["taking"]] = self._chosen.ctypes.data
@@ -136,25 +135,35 @@ class Table:
 
     def _run(self, numbers: tuple[int, ...], epoch: int, threads: int | None) -> None:
         ctx, team = self._ctx, self.kernel.team
-        work = self._work.get(numbers)
-        if work is None:
-            work = self._work[numbers] = self._schedule.work(numbers, self._active)
+        work, orders = self._orders.get(numbers) or self._prepared(numbers)
         threads = team.threads(work, threads)
-        order = self._orders.get((numbers, threads))
+        order = orders.get(threads)
         if order is None:
-            order = self._orders[numbers, threads] = self._schedule.order(numbers, threads, self._active)
-        if order is not self._pointed:
-            self._next = order.starts.copy()
-            ctx[_AT["phases"]], ctx[_AT["lanes"]] = order.starts.shape
-            for name, buffer in (("next", self._next), ("ends", order.ends)):
-                ctx[_AT[name]] = buffer.ctypes.data
-            ctx[_AT["batches"]] = order.batches.ctypes.data
-            ctx[_AT["entries"]] = order.entries.ctypes.data
-            self._pointed = order
-        self._next[:] = order.starts
+            order = orders[threads] = self._schedule.order(numbers, threads, self._active)
+        if order is self._pointed:
+            ctypes.memmove(self._next, *self._starts)
+        else:
+            self._point(order)
         ctx[_ARRIVED] = 0
         ctx[_EPOCH] = epoch
         team.run(self._at, work, threads)
+
+    def _prepared(self, numbers: tuple[int, ...]) -> tuple[int, dict[int, Order]]:
+        """The elements of some passes, and the orders of their chunks by the number of threads."""
+        found: tuple[int, dict[int, Order]] = self._schedule.work(numbers, self._active), {}
+        self._orders[numbers] = found
+        return found
+
+    def _point(self, order: Order) -> None:
+        """Set what a launch reads of the order of the chunks."""
+        self._pointed = order
+        self._kept["next"] = order.starts.copy()
+        self._next = self._kept["next"].ctypes.data
+        self._starts = order.starts.ctypes.data, order.starts.nbytes
+        self._ctx[_AT["phases"]], self._ctx[_AT["lanes"]] = order.starts.shape
+        self._ctx[_AT["next"]] = self._next
+        for name, buffer in (("ends", order.ends), ("batches", order.batches), ("entries", order.entries)):
+            self._ctx[_AT[name]] = buffer.ctypes.data
 
     def _own(self, number: int) -> list[Node]:
         return [n for n in self.kernel.program.passes[number].reductions if n in self._records.sums]
