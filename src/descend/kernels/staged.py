@@ -18,6 +18,7 @@ from ..formula import Pass, Program
 from ..formula.nodes import Node, scope
 from . import torch_ops
 from .matrix import vector_shape
+from .pages import in_large_pages
 from .plans import CpuPlan, Member, TorchPlan, Values
 
 
@@ -160,7 +161,7 @@ def temporary(program: Program, word: str, p: torch.Tensor) -> torch.Tensor:
     dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
     domain = program.domains[word]
     if domain == "element":
-        return torch.empty_like(p, dtype=dtype, requires_grad=False)
+        return in_large_pages(torch.empty_like(p, dtype=dtype, requires_grad=False))
     return torch.empty(vector_shape(p, domain, program.rule.is_flat), dtype=dtype, device=p.device)
 
 

@@ -11,6 +11,7 @@ import torch
 from ..errors import UsageError
 from ..formula import Rule, State
 from ..kernels.matrix import Shape, vector_shape
+from ..kernels.pages import in_large_pages
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -239,4 +240,5 @@ def new_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, An
 def filled(p: torch.Tensor, start: float) -> torch.Tensor:
     """A new state that starts at a number; a complex one starts there in both parts."""
     value = complex(start, start) if p.is_complex() else start
-    return torch.full_like(p, value, memory_format=torch.preserve_format, requires_grad=False)
+    new = torch.empty_like(p, memory_format=torch.preserve_format, requires_grad=False)
+    return in_large_pages(new).fill_(value)
