@@ -42,3 +42,21 @@ CHAINS.append("centralise + clip_global_norm + gradient_noise + adam + cautious 
 def test_one_thread_and_two_give_the_same_bits(name: str) -> None:
     for one, two in zip(run(name, 1), run(name, 2), strict=True):
         assert torch.equal(one, two)
+
+
+def test_every_thread_takes_denormal_numbers_as_the_caller_does():
+    """torch.set_flush_denormal is for one thread; what several share must not come out in stripes."""
+    size = 4 * team.SHARE
+    p = torch.nn.Parameter(torch.zeros(size))
+    p.grad = torch.full_like(p, 1e-39)
+    optimizer = descend.SGD([p], lr=1.0)
+    torch.set_num_threads(2)
+    if torch.set_flush_denormal(True):
+        try:
+            for _ in range(20):
+                optimizer.step()
+                assert not p.detach().view(torch.int32).any()
+        finally:
+            torch.set_flush_denormal(False)
+    optimizer.step()
+    assert p.detach().view(torch.int32).all()

@@ -64,8 +64,10 @@ class Kernel:
     def __init__(self, program: Program, dtypes: tuple[str, ...]) -> None:
         self.program = program
         self.dtypes = dtypes
-        run, between = compile_functions(self.source, ("run", "between"))
+        run, between, mode = compile_functions(self.source, ("run", "between", "mode"))
         self.team = Team(run)
+        self.mode = c_function(mode, ctypes.c_int64, with_gil=True)
+        """`mode()`: whether this thread takes denormal numbers for zeros: `torch.set_flush_denormal`."""
         self.between = c_function(between, None, ctypes.c_void_p, ctypes.c_int64)
         """`between(ctx, number)`: compute what stands before a pass, or after the last one."""
 

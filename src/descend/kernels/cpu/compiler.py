@@ -94,10 +94,15 @@ def compile_functions(ir: str, names: Sequence[str]) -> list[int]:
     return addresses
 
 
+def is_x86() -> bool:
+    """Whether this machine's processor is one of the x86-64 family."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 def pause() -> tuple[str, str]:
     """What a waiting thread does to leave the core to its neighbour, and the declaration of it."""
     machine = platform.machine().lower()
-    if machine in ("x86_64", "amd64"):
+    if is_x86():
         return "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
     if machine in ("aarch64", "arm64"):
         return "call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"

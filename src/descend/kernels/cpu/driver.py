@@ -14,7 +14,7 @@ from functools import cached_property
 
 from ...formula.nodes import Node, scope
 from ...formula.program import Program
-from .compiler import pause
+from .compiler import is_x86, pause
 from .emit import Lanes, Lines
 from .glue import FIELDS, Records, field
 from .render import Operand, Renderer, start_of
@@ -45,6 +45,44 @@ tired:
   %ignored = call i32 %rest()
   br label %look
 end:
+  ret void
+}
+"""
+
+
+_MODE = """
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+
+define i64 @mode() #0 {
+  %at = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %at)
+  %now = load i32, ptr %at
+  %flags = and i32 %now, 32832
+  %wide = zext i32 %flags to i64
+  ret i64 %wide
+}
+
+define internal void @adopt(i64 %mode) #0 {
+  %at = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %at)
+  %now = load i32, ptr %at
+  %rest = and i32 %now, -32833
+  %flags = trunc i64 %mode to i32
+  %new = or i32 %rest, %flags
+  store i32 %new, ptr %at
+  call void @llvm.x86.sse.ldmxcsr(ptr %at)
+  ret void
+}
+"""
+"""Whether denormal numbers are taken for zeros, which a processor keeps apart for every thread."""
+
+_NO_MODE = """
+define i64 @mode() #0 {
+  ret i64 0
+}
+
+define internal void @adopt(i64 %mode) #0 {
   ret void
 }
 """
@@ -96,7 +134,7 @@ class Driver:
             for word, number in numbers.items():
                 wait = wait.replace(f"{{{word}}}", str(number))
             parts.append(wait)
-        parts += ["", self._run(), "", *declared.values()]
+        parts += ["", _MODE if is_x86() else _NO_MODE, "", self._run(), "", *declared.values()]
         return "\n".join([*parts, 'attributes #0 = { nounwind "prefer-vector-width"="512" }', ""])
 
     def _finishes(self, one: Renderer) -> bool:
@@ -106,6 +144,8 @@ class Driver:
     def _run(self) -> str:
         """Phase by phase the thread's own lane, then what is left of the others'."""
         out = Lines([], {})
+        before = out.emit("call i64 @mode()")
+        out.do(f"call void @adopt(i64 {field(out, 'mode')})")
         arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
         me = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
         lanes, nexts, ends = (field(out, name) for name in ("lanes", "next", "ends"))
@@ -130,6 +170,7 @@ class Driver:
                 out.lines.append("over:")
             out.do("br label %next")
             out.lines.append("none:")
+        out.do(f"call void @adopt(i64 {before})")
         return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "  ret void", "}"])
 
     # -- one chunk -------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ FIELDS = (
     "takers",
     "epoch",
     "rest",
+    "mode",
 )
 """The context of a launch, 64-bit words, which `Table` sets:
 
@@ -48,10 +49,11 @@ Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the 
 `extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
 other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,
 the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts
-the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away.
+the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away. `mode`
+says how the caller takes denormal numbers, for all threads to do alike.
 """
 
-NUMBERS = ("phases", "lanes", "tensors", "takers", "epoch")
+NUMBERS = ("phases", "lanes", "tensors", "takers", "epoch", "mode")
 """The fields that are whole numbers, not addresses."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import Kernel
 
 _AT = {name: k for k, name in enumerate(FIELDS)}
-_ARRIVED, _EPOCH = _AT["arrived"], _AT["epoch"]
+_ARRIVED, _EPOCH, _MODE = _AT["arrived"], _AT["epoch"], _AT["mode"]
 
 
 class Table:
@@ -146,6 +146,7 @@ class Table:
             self._point(order)
         ctx[_ARRIVED] = 0
         ctx[_EPOCH] = epoch
+        ctx[_MODE] = self.kernel.mode()
         team.run(self._at, work, threads)
 
     def _prepared(self, numbers: tuple[int, ...]) -> tuple[int, dict[int, Order]]:
