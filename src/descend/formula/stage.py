@@ -55,7 +55,7 @@ class _Stager:
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = rule.outputs
-        kept_whole = frozenset(self.outputs.values()) if rule.reduces or rule.start != "p" else frozenset()
+        kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
         self.rewrite = Rewriter(self.domains, kept_whole, rule.start)
         try:
             for word, n in self.outputs.items():

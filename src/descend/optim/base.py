@@ -256,10 +256,11 @@ class FormulaOptimizer(TorchOptimizer):
         traced = bool(group.get("differentiable"))
         values = self._values(rule, exact=traced)(group)
         hypers = dict(zip((h.name for h in rule.hypers), values, strict=True))
+        origin = self._detour.origin(p)
         for s in rule.states:
             value = state.get(s.key)
             value = self._place(p)[0] if s.init == "place" and value is None else value
-            dict.__setitem__(state, s.key, started(rule, s, p, value, hypers, traced))
+            dict.__setitem__(state, s.key, started(rule, s, origin, value, hypers, traced))
         if self.step_key is not None:
             return Member(p, group, state, float(state.get(self.step_key, 0.0)))
         return Member(p, group, state, 0.0 if id(p) in self._unstepped else 1.0)

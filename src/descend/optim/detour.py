@@ -32,6 +32,10 @@ class Detour:
         """Whether a parameter without a gradient is planned for, given the optimizer's state of it."""
         return bool(state)
 
+    def origin(self, p: torch.Tensor) -> torch.Tensor:
+        """Where the optimizer's rule starts from, so that its states may start there too."""
+        return p
+
     def rule(self, rule: Rule, group: dict[str, Any], keys: Mapping[str, Where]) -> Rule:
         """What a parameter of a group follows; `keys` says where else than by name hyper-parameters are."""
         return rule
@@ -62,9 +66,15 @@ class ByPoints(Detour):
         """The formulas before and after the optimizer's rule."""
         raise NotImplementedError
 
-    def points(self, p: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The points of a parameter, made now where there are none; ImpassableError where it cannot go."""
+    def points(self, p: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The points of a parameter, `start` first, made now where there are none.
+
+        Raises ImpassableError where it cannot go.
+        """
         raise NotImplementedError
+
+    def origin(self, p: torch.Tensor) -> torch.Tensor:
+        return self.points(p)[0]
 
     def begin(self) -> None:
         self._parts: dict[int, tuple[dict[str, Any], tuple[Rule, Rule | None]]] = {}

@@ -1,4 +1,4 @@
-"""Schedule-Free's formulas, as one program with the base's rule, and by themselves."""
+"""Schedule-Free around a rule of ours: z, x and y in one program with it, and y alone to the same bits."""
 
 from __future__ import annotations
 
@@ -9,74 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..formula import Hyper, Rule, State, rule, stage
+from ..formula import Rule, stage
 from ..formula.nodes import name, substitute
-from ..formula.vocabulary import maximum, where
 from ..kernels import cpu
 from ..kernels.cpu.gather import same_layout
 from ..optim.detour import ByPoints, ImpassableError
 from ..optim.members import beside
+from .formulas import from_z, from_z_decayed, only_y, to_y
 from .tensors import averaging_dtype, lerp_
-
-SOURCE = "Defazio et al. 2024, section 1 and Algorithm 1, arXiv:2405.15682"
-Z = State("schedule_free_z", init="p", doc="what the base steps")
-X = State("schedule_free_x", init="p", doc="average of z, to be evaluated")
-LR = Hyper(1e-3, "[0, inf)", "learning rate of this step")
-BETA = Hyper(0.9, "[0, 1]", "how near to the average the gradient is taken")
-DECAY = Hyper(0.0, "[0, inf)", "decoupled decay at y")
-COUNT = Hyper(0.0, "[0, inf)", "what the wrapper counts")
-
-
-@rule("from z", SOURCE)
-def from_z(p, schedule_free_z=Z):  # type: ignore[no-untyped-def]
-    """The base's rule starts from z."""
-    p = schedule_free_z
-    return p, schedule_free_z
-
-
-@rule("from z, decayed at y", SOURCE)
-def from_z_decayed(p, schedule_free_z=Z, lr=LR, schedule_free_weight_decay=DECAY):  # type: ignore[no-untyped-def]
-    """The base's rule starts from z, from which a share of y was taken; p holds y."""
-    p = schedule_free_z - lr * schedule_free_weight_decay * p
-    return p, schedule_free_z
-
-
-@rule("to y", SOURCE)
-def to_y(  # type: ignore[no-untyped-def]
-    p,
-    schedule_free_z=Z,
-    schedule_free_x=X,
-    lr=LR,
-    schedule_free_beta=BETA,
-    schedule_free_r=COUNT,
-    schedule_free_weight_lr_power=COUNT,
-    schedule_free_steps=COUNT,
-    schedule_free_lr_max=COUNT,
-    schedule_free_weight_sum=COUNT,
-):
-    """What the base's rule made is z; x takes its share of it, and y lies between the two."""
-    largest = maximum(lr, schedule_free_lr_max)
-    a = (schedule_free_steps + 1) ** schedule_free_r * largest**schedule_free_weight_lr_power
-    total = schedule_free_weight_sum + a
-    c = where(total > 0, a / total, 0)
-    schedule_free_z = p
-    schedule_free_x = (1 - c) * schedule_free_x + c * schedule_free_z
-    p = (1 - schedule_free_beta) * schedule_free_z + schedule_free_beta * schedule_free_x
-    return p, schedule_free_z, schedule_free_x
-
-
-@rule("y", SOURCE)
-def only_y(p, schedule_free_z=Z, schedule_free_x=X, schedule_free_beta=BETA):  # type: ignore[no-untyped-def]
-    """y by itself: the last line of `to_y`."""
-    p = (1 - schedule_free_beta) * schedule_free_z + schedule_free_beta * schedule_free_x
-    return p, schedule_free_z, schedule_free_x
 
 
 class FromZToY(ByPoints):
     """The base steps z, x follows, and y takes the place of the parameter, in one program."""
 
-    start = Z.key
-    keys = (Z.key, X.key)
+    start = "schedule_free_z"
+    keys = ("schedule_free_z", "schedule_free_x")
 
     def __init__(self, kept: dict[Tensor, dict[str, Tensor]]) -> None:
         self.kept = kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from ..errors import UsageError
 from ..formula import Hyper
 from ..optim.base import FormulaOptimizer
-from ..optim.detour import ImpassableError
 from .base import Closure, Wrapper
 from .between import FromZToY, start_at, write_y
 from .tensors import copy_, lerp_
@@ -87,6 +86,8 @@ class ScheduleFree(Wrapper):
     }
     counts: ClassVar = {"steps": 0, "weight_sum": 0.0, "lr_max": 0.0, "evaluating": 0}
     tensors = ("x", "z")
+    _detour: FromZToY | None = None
+    _versions: Sequence[int] = ()
 
     def __init__(
         self,
@@ -99,7 +100,6 @@ class ScheduleFree(Wrapper):
         *,
         model: nn.Module | None = None,
     ) -> None:
-        self._forget()
         super().__init__(
             base,
             beta=beta,
@@ -110,19 +110,6 @@ class ScheduleFree(Wrapper):
         )
         if model is not None:
             model.register_forward_pre_hook(_Watch(self))
-
-    def _forget(self) -> None:
-        self._versions: list[int] = []
-        self._detour: FromZToY | None = None
-        self._goes_by_detour = True
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = super().__getstate__()
-        return {key: value for key, value in kept.items() if key not in ("_versions", "_detour")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._forget()
-        super().__setstate__(state)
 
     @property
     def training(self) -> bool:
@@ -153,18 +140,10 @@ class ScheduleFree(Wrapper):
         return loss
 
     def _step_by_detour(self) -> bool:
-        """One program for the base's rule and for all that is done around it, where there can be one."""
-        base = self.base
-        if not (self._goes_by_detour and isinstance(base, FormulaOptimizer)):
-            return False
-        if base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks:
-            return False  # they look at z
+        """As one program, where there can be one."""
         if self._detour is None or self._detour.kept is not self.kept:
             self._detour = FromZToY(self.kept)
-        try:
-            base.step_by(self._detour)
-        except ImpassableError:
-            self._goes_by_detour = False
+        if not self._step_by(self._detour):
             return False
         for group in self.param_groups:
             self._share(group)
