@@ -18,7 +18,6 @@ from .nodes import Node, const, is_matrix, is_random, is_reduction, name, node, 
 
 ONE = const(1)
 MINUS_ONE = const(-1)
-PARAMETER = name("p")
 
 
 SIDES = {
@@ -67,12 +66,16 @@ class Rewriter:
 
     `domains` says of each name that is no scalar whether it is one number an "element", one of the "rows" or
     "columns" of a matrix, or one of the square matrices of its rows ("left") or columns ("right"). The nodes
-    in `whole` stay nodes of their own, so that a later pass can read them from memory.
+    in `whole` stay nodes of their own, so that a later pass can read them from memory. `start` is the name
+    that stands for p in the fourth identity.
     """
 
-    def __init__(self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset()) -> None:
+    def __init__(
+        self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset(), start: str = "p"
+    ) -> None:
         self.domains = domains
         self.whole = whole
+        self.start = name(start)
         self._domain: dict[Node, str] = {}
         self._done: dict[Node, Node] = {}
 
@@ -198,7 +201,7 @@ class Rewriter:
         while left.op in ("add", "sub") and (left is n or left not in self.whole):
             changes.append((left.op, left.args[1]))
             left = left.args[0]
-        if left != PARAMETER or len(changes) < 2:
+        if left != self.start or len(changes) < 2:
             return n
         op, total = changes.pop()
         for other, change in reversed(changes):

@@ -178,6 +178,13 @@ class Rule:
     """Whose form of the rule this is, where that is said: "torch", "keras", "optax" or "paper"."""
     dialects: dict[str, Rule] = field(default_factory=dict, repr=False)
     """The forms of the rule by their dialects; the same of each of them."""
+    start: str = "p"
+    """Where the point lies that the rule steps: p, or the state that holds another one; see `detoured`."""
+
+    @property
+    def inner(self) -> Rule:
+        """The rule itself, of one that is detoured."""
+        return self
 
     @property
     def kind(self) -> str:

@@ -56,7 +56,7 @@ class _Stager:
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = rule.outputs
         kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
-        self.rewrite = Rewriter(self.domains, kept_whole)
+        self.rewrite = Rewriter(self.domains, kept_whole, rule.start)
         try:
             for word, n in self.outputs.items():
                 self._check(word, n)

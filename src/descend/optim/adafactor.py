@@ -92,7 +92,7 @@ class Adafactor(FormulaOptimizer):
     def _values(self, rule: Rule, exact: bool = False) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
         """As in the base; where eps1 is None, the epsilon of the type that the rule is for."""
         plain = super()._values(rule, exact)
-        least = torch.finfo(_TYPES[rule]).eps
+        least = torch.finfo(_TYPES[rule.inner]).eps
 
         def read(group: dict[str, Any]) -> tuple[Any, ...]:
             eps1, eps2 = group["eps"]

@@ -19,7 +19,8 @@ from ..kernels.matrix_plans import Arena
 from ..kernels.plans import CpuPlan, Member, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
-from .members import beside, places, reader
+from .detour import STRAIGHT, Detour
+from .members import places, reader, started
 from .parts import plain, untraced
 from .state import (
     NEUTRAL,
@@ -27,7 +28,6 @@ from .state import (
     OptimizerState,
     ParameterState,
     dtype_of_state,
-    new_state,
     nothing,
     shape_of_state,
 )
@@ -93,6 +93,7 @@ class FormulaOptimizer(TorchOptimizer):
         self._dormant: list[torch.Tensor] = []
         self._known: dict[int, tuple[int, str]] = {}
         self._unstepped: set[int] = set()
+        self._detour = self._planned_by = STRAIGHT
 
     # -- what a subclass says -------------------------------------------------------------------------
 
@@ -169,6 +170,14 @@ class FormulaOptimizer(TorchOptimizer):
             return self._observed_step(closure)  # type: ignore[no-any-return]
         return self._step(closure)  # type: ignore[no-any-return]
 
+    def step_by(self, detour: Detour) -> None:
+        """Take a step by a wrapper's detour; an ImpassableError says that nothing was done."""
+        self._detour = detour
+        try:
+            self.step()
+        finally:
+            self._detour = STRAIGHT
+
     def _prepared(self) -> bool:
         """Whether every plan fits the tensors as they are now."""
         for plan in self._plans:  # a generator costs as much as a small plan
@@ -181,6 +190,8 @@ class FormulaOptimizer(TorchOptimizer):
         groups = self.param_groups
         if self._changes.count != self._seen or len(self._snapshot) != len(groups):
             return False
+        if self._detour is not self._planned_by or not self._detour.holds():
+            return False
         for group, (variant, params) in zip(groups, self._snapshot):  # noqa: B905  of one length
             if not params.in_list(group["params"]) or self._variant(group) != variant:
                 return False
@@ -188,11 +199,13 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _plan(self) -> None:
         """Sort all parameters that have a gradient or a state into plans."""
-        self._plans, self._staged, self._dormant, self._known = [], [], [], {}
+        self._plans, self._staged, self._dormant, self._known, self._seen = [], [], [], {}, -1
+        detour = self._planned_by = self._detour
+        detour.begin()
         awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None and not self.state.peek(p):
+                if p.grad is None and not detour.knows(p, self.state.peek(p)):
                     self._dormant.append(p)
                     continue
                 rule = self._rule_of(group, p)
@@ -204,17 +217,23 @@ class FormulaOptimizer(TorchOptimizer):
         members: dict[int, Member] = {}
         sorted_members: dict[Way, list[Member]] = {}
         arena = Arena()
-        for rule, group, p, sparse in awake:
-            member = members.get(id(p)) or self._member(rule, group, p)
-            members[id(p)] = member
-            values = self._values(rule, exact=bool(group.get("differentiable")))
-            how = Way.of(member, rule, values(group), sparse, alone=times[id(p)] == 1)
-            sorted_members.setdefault(how, []).append(member)
-        # the largest matrices come first: the others find room in their temporaries
-        for how, found in sorted(sorted_members.items(), key=lambda item: -item[0].weight * len(item[1])):
-            values = self._values(how.program.rule, exact=how.traced)
-            plans = how.plans(found, values, self.step_key, not self._changes.shown, arena)
-            (self._staged if how.program.rule.reduces else self._plans).extend(plans)
+        try:
+            for rule, group, p, sparse in awake:
+                member = members.get(id(p)) or self._member(rule, group, p)
+                members[id(p)] = member
+                detour.lend(member)
+                taken = detour.rule(rule, group, self.hyper_keys)
+                values = self._values(taken, exact=bool(group.get("differentiable")))
+                how = Way.of(member, taken, values(group), sparse, alone=times[id(p)] == 1)
+                detour.check(how)
+                sorted_members.setdefault(how, []).append(member)
+            # the largest matrices come first: the others find room in their temporaries
+            for how, found in sorted(sorted_members.items(), key=lambda item: -item[0].weight * len(item[1])):
+                values = self._values(how.program.rule, exact=how.traced)
+                plans = how.plans(found, values, self.step_key, not self._changes.shown, arena)
+                (self._staged if how.program.rule.reduces else self._plans).extend(plans)
+        finally:
+            detour.take_back(members.values())
         self._snapshot = [(self._variant(g), Items(g["params"])) for g in self.param_groups]
         # whoever else holds this state (a copy of the optimizer) must look at it anew
         self._changes.count += 1
@@ -223,13 +242,9 @@ class FormulaOptimizer(TorchOptimizer):
     def _values(self, rule: Rule, exact: bool = False) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
         """A quick reader of a rule's hyper-parameters from a group, as floats (`exact`: as they stand)."""
         places = tuple(self.hyper_keys.get(h.name, h.name) for h in rule.hypers)
-        if exact:
-            return reader(places, "{}")
         # float() of a tensor that requires a gradient warns
-        learned = any(
-            getattr(raw(g, where), "requires_grad", False) for g in self.param_groups for where in places
-        )
-        return reader(places, "_detached({})" if learned else "float({})")
+        learned = any(getattr(raw(g, at), "requires_grad", False) for g in self.param_groups for at in places)
+        return reader(places, "{}" if exact else "_detached({})" if learned else "float({})")
 
     # -- state ----------------------------------------------------------------------------------------
 
@@ -241,23 +256,11 @@ class FormulaOptimizer(TorchOptimizer):
         traced = bool(group.get("differentiable"))
         values = self._values(rule, exact=traced)(group)
         hypers = dict(zip((h.name for h in rule.hypers), values, strict=True))
+        origin = self._detour.origin(p)
         for s in rule.states:
             value = state.get(s.key)
-            if s.scalar:
-                if value is None and s.init == "place":
-                    value = self._place(p)[0]
-                value = hypers[s.init] if isinstance(s.init, str) and value is None else value
-                value = s.init if value is None else value
-            elif value is None:
-                value = new_state(rule, s, p, hypers)
-            elif value.shape != shape_of_state(rule, s, p, hypers):
-                raise UsageError(
-                    f"the state {s.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
-                    "give it a state of its own shape, or none"
-                )
-            elif not traced:
-                value = beside(p, value)
-            dict.__setitem__(state, s.key, value)
+            value = self._place(p)[0] if s.init == "place" and value is None else value
+            dict.__setitem__(state, s.key, started(rule, s, origin, value, hypers, traced))
         if self.step_key is not None:
             return Member(p, group, state, float(state.get(self.step_key, 0.0)))
         return Member(p, group, state, 0.0 if id(p) in self._unstepped else 1.0)

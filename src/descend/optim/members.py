@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import torch
 
-from ..formula import Rule, stage
+from ..errors import UsageError
+from ..formula import Rule, State, stage
 from ..kernels import cpu
 from ..kernels.cpu.gather import same_layout
 from ..kernels.plans import Member
 from .checks import Where
-from .state import dtype_of_state
+from .state import dtype_of_state, new_state, shape_of_state
 
 
 def cpu_takes(member: Member, rule: Rule) -> bool:
@@ -56,6 +57,27 @@ def reader(places: tuple[Where, ...], form: str) -> Callable[[dict[str, Any]], t
 
 def _detached(value: Any) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
+
+
+def started(
+    rule: Rule, state: State, p: torch.Tensor, value: Any, hypers: Mapping[str, Any], traced: bool
+) -> Any:
+    """A parameter's state as a step needs it, from what there is of it: a new one where that is None.
+
+    Raises UsageError for a tensor of another shape.
+    """
+    if state.scalar:
+        if value is None:
+            return hypers[state.init] if isinstance(state.init, str) else state.init
+        return value
+    if value is None:
+        return new_state(rule, state, p, hypers)
+    if value.shape != shape_of_state(rule, state, p, hypers):
+        raise UsageError(
+            f"the state {state.key!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
+            "give it a state of its own shape, or none"
+        )
+    return value if traced else beside(p, value)
 
 
 def beside(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -85,6 +85,10 @@ class ASAM(SAM):
         except UsageError:
             self.param_groups.pop()
             raise
+
+    @property
+    def _scales(self) -> Callable[[Tensor], bool] | None:
+        return self._scaled.__getitem__
 
     def _directions(
         self, group: dict[str, Any], params: Sequence[Tensor], grads: list[Tensor]

@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..formula import Hyper
+from ..optim.base import FormulaOptimizer
+from ..optim.detour import Detour, ImpassableError
 
 Closure = Callable[[], Any]
 
-_NOT_KEPT = ("step", "_zero_grad_profile_name", "_opt_called")
+_NOT_KEPT = ("step", "_zero_grad_profile_name", "_opt_called", "_detour", "_climber", "_versions")
 
 
 class Wrapper(Optimizer):
@@ -35,6 +37,7 @@ class Wrapper(Optimizer):
     counts: ClassVar[Mapping[str, float]] = {}
     """What is counted, by group; what all groups have in common is read from the first."""
     tensors: ClassVar[tuple[str, ...]] = ()
+    _passable = True
 
     def __init__(self, base: Optimizer, **values: float) -> None:
         if not isinstance(base, Optimizer):
@@ -140,6 +143,22 @@ class Wrapper(Optimizer):
     def step(self, closure: Closure | None = None) -> Any:
         """Take one step."""
         raise NotImplementedError
+
+    def _step_by(self, detour: Detour) -> bool:
+        """Step the base by a detour, one program for its rule and for what is done around it, if it can.
+
+        False where it cannot: then nothing has changed.
+        """
+        base = self.base
+        if not (self._passable and isinstance(base, FormulaOptimizer)):
+            return False
+        if base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks:
+            return False  # they see the parameters as the base's rule has them
+        try:
+            base.step_by(detour)
+        except ImpassableError:
+            self._passable = False
+        return self._passable
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ..errors import UsageError
 from ..formula import Hyper
 from .base import Closure, Wrapper
+from .climbing import Climber, FromSaved
 from .tensors import add_scaled_, copy_, norm
 
 
@@ -63,6 +64,9 @@ class SAM(Wrapper):
     counts: ClassVar = {"perturbed": 0}
     tensors = ("saved",)
     floor: ClassVar[float] = 1e-12
+    _climber: Climber | None = None
+    _climbable = True
+    _detour: FromSaved | None = None
 
     def __init__(self, base: Optimizer, rho: float = 0.05) -> None:
         super().__init__(base, rho=rho)
@@ -101,34 +105,49 @@ class SAM(Wrapper):
             raise UsageError(
                 "first_step() came twice; second_step() or restore() takes the weights back first"
             )
+        params = [p for p in self._params() if p.grad is not None]
+        if any(p.grad is not None and p.grad.layout != torch.strided for p in params):
+            raise UsageError(
+                f"{type(self).__name__} takes no sparse gradients: use a layer with sparse=False"
+            )
+        if not params:
+            raise UsageError("no parameter has a gradient: call loss.backward() before first_step()")
+        if not self._climb_by_kernel():
+            self._climb_by_hand()
+        self._set("perturbed", 1)
+        for p in params:
+            p.grad = None
+
+    def _climb_by_kernel(self) -> bool:
+        if self._climbable and self._climber is None:
+            self._climber, self._detour = Climber(self.tag, self._scales), None
+        self._climbable = self._climber is not None and self._climber.climb(self.param_groups, self.kept)
+        return self._climbable
+
+    def _climb_by_hand(self) -> None:
         groups: list[tuple[float, list[Tensor], list[Tensor]]] = []
         lengths: list[Tensor] = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            if any(g.layout != torch.strided for g in grads):
-                raise UsageError(
-                    f"{type(self).__name__} takes no sparse gradients: use a layer with sparse=False"
-                )
-            measured, climb = self._directions(group, params, grads)
+            measured, climb = self._directions(group, params, [p.grad for p in params])
             lengths += measured
             groups.append((self._get("rho", group), params, climb))
-        if not lengths:
-            raise UsageError("no parameter has a gradient: call loss.backward() before first_step()")
         length = norm(lengths) + self.floor
         for rho, params, climb in groups:
             for p in params:
                 self.kept[p]["saved"] = p.clone(memory_format=torch.preserve_format)
             add_scaled_(params, climb, rho / length)
-        self._set("perturbed", 1)
-        for p in self._params():
-            p.grad = None
 
     def _directions(
         self, group: dict[str, Any], params: Sequence[Tensor], grads: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What the norm is taken of, and the way up: the gradient and the gradient."""
         return grads, grads
+
+    @property
+    def _scales(self) -> Callable[[Tensor], bool] | None:
+        """Which parameters are measured in units of themselves; None where none ever is."""
+        return None
 
     def second_step(self) -> None:
         """Take the weights back and step the base with the gradients found at the worst point."""
@@ -137,10 +156,27 @@ class SAM(Wrapper):
         self.step()
 
     def _second(self) -> None:
-        self.restore()
-        if all(p.grad is None for p in self._params()):
+        params = self._params()
+        stepped = [p for p in params if p.grad is not None]
+        if not stepped:
+            self.restore()
             raise UsageError("second_step() found no gradient: call backward() between first_step() and it")
-        self.base.step()
+        if all("saved" in self.kept.get(p, {}) for p in stepped) and self._step_from_saved():
+            for p in stepped:
+                del self.kept[p]["saved"]
+            self.restore()  # those without a second gradient
+        else:
+            self.restore()
+            self.base.step()
+
+    def _step_from_saved(self) -> bool:
+        if self._detour is None or self._detour.kept is not self.kept:
+            self._detour = FromSaved(self.kept)
+        try:
+            return self._step_by(self._detour)
+        except BaseException:
+            self.restore()
+            raise
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -151,3 +187,6 @@ class SAM(Wrapper):
         moved = [p for p in self._params() if "saved" in self.kept.get(p, {})]
         copy_(moved, [self.kept[p].pop("saved") for p in moved])
         self._set("perturbed", 0)
+
+    def _loaded(self) -> None:
+        self._climber = self._detour = None  # they hold the weights that were saved here

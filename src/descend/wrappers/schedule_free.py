@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..formula import Hyper
+from ..optim.base import FormulaOptimizer
 from .base import Closure, Wrapper
-from .tensors import averaging_dtype, copy_, lerp_
+from .between import FromZToY, start_at, write_y
+from .tensors import copy_, lerp_
 
 
 class ScheduleFree(Wrapper):
@@ -84,6 +86,8 @@ class ScheduleFree(Wrapper):
     }
     counts: ClassVar = {"steps": 0, "weight_sum": 0.0, "lr_max": 0.0, "evaluating": 0}
     tensors = ("x", "z")
+    _detour: FromZToY | None = None
+    _versions: Sequence[int] = ()
 
     def __init__(
         self,
@@ -96,7 +100,6 @@ class ScheduleFree(Wrapper):
         *,
         model: nn.Module | None = None,
     ) -> None:
-        self._versions: dict[Tensor, int] = {}
         super().__init__(
             base,
             beta=beta,
@@ -124,6 +127,31 @@ class ScheduleFree(Wrapper):
             with torch.enable_grad():
                 loss = closure()
         rates = [group["lr"] for group in self.param_groups]
+        try:
+            for group in self.param_groups:
+                steps, warmup = self._get("steps", group) + 1, self._get("warmup_steps", group)
+                if steps < warmup:
+                    group["lr"] = group["lr"] * (steps / warmup)
+            if not self._step_by_detour():
+                self._step_by_hand()
+        finally:
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
+        return loss
+
+    def _step_by_detour(self) -> bool:
+        """As one program, where there can be one."""
+        if self._detour is None or self._detour.kept is not self.kept:
+            self._detour = FromZToY(self.kept)
+        if not self._step_by(self._detour):
+            return False
+        for group in self.param_groups:
+            self._share(group)
+        self._note_versions()
+        return True
+
+    def _step_by_hand(self) -> None:
+        """z is put in place for the base's step, and y after it."""
         active = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         try:
             for group, params in zip(self.param_groups, active, strict=True):
@@ -132,28 +160,19 @@ class ScheduleFree(Wrapper):
         except BaseException:
             for group, params in zip(self.param_groups, active, strict=True):
                 self._to_y(group, params)
+            self._note_versions()
             raise
-        finally:
-            used = [float(group["lr"]) for group in self.param_groups]
-            for group, rate in zip(self.param_groups, rates, strict=True):
-                group["lr"] = rate
-        for group, params, rate in zip(self.param_groups, active, used, strict=True):
+        for group, params in zip(self.param_groups, active, strict=True):
             zs = [self.kept[p]["z"] for p in params]
             copy_(zs, params)
-            lerp_([self.kept[p]["x"] for p in params], zs, self._share(group, rate))
-            self._extrapolate(group, params)
-        return loss
+            lerp_([self.kept[p]["x"] for p in params], zs, self._share(group))
+            self._extrapolate(group, params, params)
+        self._note_versions()
 
     def _to_z(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Puts z, decayed, in place, and the warm-up's learning rate."""
+        """Puts z, decayed, in place."""
         for p in params:
-            own = self.kept[p]
-            if "z" not in own:
-                own["z"] = p.detach().clone(memory_format=torch.preserve_format)
-                own["x"] = p.detach().to(averaging_dtype(p), copy=True, memory_format=torch.preserve_format)
-        steps, warmup = self._get("steps", group) + 1, self._get("warmup_steps", group)
-        if steps < warmup:
-            group["lr"] = group["lr"] * (steps / warmup)
+            start_at(p, self.kept[p])
         zs = [self.kept[p]["z"] for p in params]
         decay = float(group["lr"]) * self._get("weight_decay", group)
         if decay and params:
@@ -162,32 +181,42 @@ class ScheduleFree(Wrapper):
         else:
             copy_(params, zs)
 
-    def _share(self, group: dict[str, Any], rate: float) -> float:
+    def _share(self, group: dict[str, Any]) -> float:
         """Counts the step; the share of the newest z in the average."""
         steps = self._get("steps", group) + 1
-        largest = max(rate, self._get("lr_max", group))
+        largest = max(float(group["lr"]), self._get("lr_max", group))
         weight = steps ** self._get("r", group) * largest ** self._get("weight_lr_power", group)
         total = self._get("weight_sum", group) + weight
         for name, value in (("steps", steps), ("lr_max", largest), ("weight_sum", total)):
             self._set(name, value, group)
         return float(weight / total) if total else 0.0
 
-    def _to_y(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        copy_(params, [self.kept[p]["z"] for p in params])
-        self._extrapolate(group, params)
+    def _to_y(self, group: dict[str, Any], params: list[Tensor], into: list[Tensor] | None = None) -> None:
+        """Puts y in place, or elsewhere."""
+        into = params if into is None else into
+        copy_(into, [self.kept[p]["z"] for p in params])
+        self._extrapolate(group, params, into)
 
-    def _extrapolate(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """From z to y."""
-        lerp_(params, [self.kept[p]["x"] for p in params], float(self._get("beta", group)))
-        self._versions |= {p: p._version for p in params}
+    def _extrapolate(self, group: dict[str, Any], params: list[Tensor], zs: list[Tensor]) -> None:
+        """From z, in whatever tensors, to y."""
+        xs, beta = [self.kept[p]["x"] for p in params], float(self._get("beta", group))
+        if isinstance(self.base, FormulaOptimizer):
+            write_y(zs, xs, beta)
+        else:
+            lerp_(zs, xs, beta)
+
+    def _note_versions(self) -> None:
+        self._versions = [p._version for group in self.param_groups for p in group["params"]]
 
     def _refuse_changes(self) -> None:
+        versions = [p._version for group in self.param_groups for p in group["params"]]
+        if versions == self._versions:
+            return
+        known = dict(zip(self._params(), self._versions, strict=False))
         for group in self.param_groups:
-            changed = [
-                p for p in group["params"] if "z" in self.kept[p] and self._versions.get(p) != p._version
-            ]
-            ys = [self.kept[p]["z"].clone(memory_format=torch.preserve_format) for p in changed]
-            lerp_(ys, [self.kept[p]["x"] for p in changed], float(self._get("beta", group)))
+            changed = [p for p in group["params"] if "z" in self.kept[p] and known.get(p) != p._version]
+            ys = [torch.empty_like(p, requires_grad=False) for p in changed]
+            self._to_y(group, changed, ys)
             for p, y in zip(changed, ys, strict=True):
                 if not torch.equal(p, y):
                     raise UsageError(
@@ -195,7 +224,7 @@ class ScheduleFree(Wrapper):
                         "something else than this optimizer, which keeps z and x and would undo the change. "
                         "Load weights before the first step, or the optimizer's state dict after the model's"
                     )
-                self._versions[p] = p._version
+        self._versions = versions
 
     @torch.no_grad()
     def train(self) -> None:
@@ -222,6 +251,7 @@ class ScheduleFree(Wrapper):
                 self._to_y(group, params)
             else:
                 copy_(params, [self.kept[p]["x"] for p in params])
+        self._note_versions()
 
     @contextmanager
     def applied(self) -> Iterator[None]:
