@@ -103,7 +103,7 @@ def matmul(
 
 
 ALONE = 512
-"""Sides from which one product in bfloat16 fills the processor, and a batch only crowds the caches."""
+"""Sides from which the iterations of one matrix fill the processor, and a batch only crowds the caches."""
 
 SMALL = 128
 """Sides up to which one thread does all iterations of a matrix."""
@@ -118,28 +118,50 @@ def newton_schulz(
         raise UsageError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
-    x = x.mT if tall else x
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    x = x.mT.contiguous() if tall else x
+    x = x / _lengths(x).clamp(min=eps)
     numbers = (int(steps), a, b, c)
-    if bits == 16:
-        lone = len(x) == 1 or min(x.shape[1:]) >= ALONE
-        x = torch.stack([_iterated(one, *numbers) for one in x]) if lone else _iterated(x, *numbers)
+    if x.device.type != "cpu":
+        x = _iterated(x, *numbers)
     elif min(x.shape[1:]) <= SMALL:
         x = steady.batches(x, lambda some: _iterated(some, *numbers))
     else:
-        for _ in range(int(steps)):
-            square = steady.matmul(x, x.mT)
-            x = steady.matmul(steady.matmul(square, square, square, b, c), x, x, a)
+        x = _iterated_together(x, *numbers)
     return x.mT if tall else x
 
 
+def _lengths(x: torch.Tensor) -> torch.Tensor:
+    """Frobenius norms, row by row first: one long sum would be shared out to the threads."""
+    precision = torch.promote_types(x.dtype, torch.float32)
+    rows = torch.linalg.vector_norm(x, dim=-1, dtype=precision)
+    lengths: torch.Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    return lengths[:, None, None].to(x.dtype)
+
+
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
-    """The iterations on this thread, which round where torch's Muon does."""
-    add = torch.addmm if x.dim() == 2 else torch.baddbmm
+    """The iterations on this thread, or on another device; they round where torch's Muon does."""
     for _ in range(steps):
         square = x @ x.mT
-        x = add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x
+
+
+def _iterated_together(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
+    """The same on all threads, every matrix by itself where it is large."""
+    many = 1 if x.shape[1] >= ALONE else len(x)
+    square, polynomial = (x.new_empty(many, x.shape[1], x.shape[1]) for _ in range(2))
+    other = torch.empty_like(x)
+    stages = []
+    for old, new in zip(torch.split(x, many), torch.split(other, many), strict=True):
+        for _ in range(steps):
+            stages += [
+                steady.pieces(square, old, old.mT, symmetric=True),
+                steady.pieces(polynomial, square, square, square, b, c, symmetric=True),
+                steady.pieces(new, polynomial, old, old, a),
+            ]
+            old, new = new, old
+    steady.run(stages)
+    return other if steps % 2 else x
 
 
 def _eigh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,44 +9,36 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 
+from .cpu import products
+from .cpu.products import Piece
 from .cpu.team import openmp, pool
-
-STRIP = 256
-"""Rows of a product that one thread does."""
 
 PIECE = 1 << 23
 """Multiplications that are worth handing to another thread."""
 
-
-@cache
-def _threads_here() -> Any:
-    """What sets the number of MKL's threads for one thread of ours; None where torch has no such library."""
-    for path in Path(torch.__file__).with_name("lib").glob("libtorch_cpu*"):
-        try:
-            found = ctypes.CDLL(str(path)).MKL_Set_Num_Threads_Local
-        except (OSError, AttributeError):
-            continue
-        found.restype, found.argtypes = ctypes.c_int, [ctypes.c_int]
-        return found
-    return None
+LONGEST = 1024
+"""Rows or columns of a product that one thread does at most."""
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let torch's linear algebra run on this thread only."""
-    setting = _threads_here()
-    before = setting(1) if setting else 0
+    """Let torch's linear algebra run on this thread only, and choose its ways for one thread."""
+    names = ("MKL_Set_Num_Threads_Local", "omp_get_max_threads", "omp_set_num_threads")
+    mkl, most, openmp_threads = (getattr(products.library(), name, None) for name in names)
+    before = mkl(1) if mkl else 0
+    threads = most() if most else 0
+    if openmp_threads:
+        openmp_threads(1)
     try:
         yield
     finally:
-        if setting:
-            setting(before)
+        if mkl:
+            mkl(before)
+        if openmp_threads:
+            openmp_threads(threads)
 
 
 def share(pieces: Sequence[Callable[[], object]]) -> None:
@@ -60,22 +52,19 @@ def share(pieces: Sequence[Callable[[], object]]) -> None:
 
     def work(_: int | None = None) -> None:
         try:
-            for piece in left:
-                piece()
+            with _alone(), torch.no_grad():
+                for piece in left:
+                    piece()
         except BaseException as error:
             failed.append(error)
 
-    def work_alone() -> None:
-        with _alone(), torch.no_grad():
-            work()
-
     threads = min(torch.get_num_threads(), len(pieces))
     parallel = openmp() if threads > 1 else None
-    if parallel is not None:  # inside a team torch's linear algebra keeps to one thread by itself
+    if parallel is not None:
         parallel(_CALLBACK(work), None, threads, 0)
     else:
-        waiting = [pool(threads - 1).submit(work_alone) for _ in range(threads - 1)]
-        work_alone()
+        waiting = [pool(threads - 1).submit(work) for _ in range(threads - 1)]
+        work()
         for one in waiting:
             one.result()
     if failed:
@@ -97,28 +86,67 @@ def matmul(
 
     They are written to `out`, where one is given.
     """
-    if x.device.type != "cpu" or x.dtype == torch.bfloat16:  # torch's bfloat16 products are steady already
+    if x.device.type != "cpu":
         made = x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
         return made if out is None else out.copy_(made)
-    (n, rows, inner), columns = x.shape, y.shape[-1]
-    out = torch.empty(n, rows, columns, dtype=x.dtype) if out is None else out
-    if not out.numel():
-        return out
-    tall = min(rows, STRIP)
-    many = max(1, PIECE // (tall * inner * columns)) if rows <= STRIP else 1
-
-    def piece(i: int, r: int) -> Callable[[], object]:
-        batch, strip = slice(i, i + many), slice(r, r + tall)
-        a, b, into = x[batch, strip], y[batch], out[batch, strip]
-        if add is None:
-            return lambda: torch.bmm(a, b, out=into) if len(a) > 1 else torch.mm(a[0], b[0], out=into[0])
-        c = add[batch, strip]
-        if len(a) > 1:
-            return lambda: torch.baddbmm(c, a, b, beta=beta, alpha=alpha, out=into)
-        return lambda: torch.addmm(c[0], a[0], b[0], beta=beta, alpha=alpha, out=into[0])
-
-    share([piece(i, r) for i in range(0, n, many) for r in range(0, rows, tall)])
+    out = x.new_empty(len(x), x.shape[1], y.shape[2]) if out is None else out
+    run([pieces(out, x, y, add, beta, alpha)])
     return out
+
+
+def run(stages: Sequence[Sequence[Piece]]) -> None:
+    """Do the pieces of products, those of one stage in any order, after all of the stage before."""
+    if not products.run(stages):
+        for stage in stages:
+            share([piece.run for piece in stage])
+
+
+def pieces(
+    out: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    add: torch.Tensor | None = None,
+    beta: float = 1.0,
+    alpha: float = 1.0,
+    symmetric: bool = False,
+) -> list[Piece]:
+    """What `matmul` does, cut by shape and type alone; of a `symmetric` result only half is computed."""
+    (n, rows, inner), columns = x.shape, y.shape[-1]
+    work = rows * inner * columns
+    if work < 2 * PIECE:
+        many = max(1, PIECE // max(1, work))
+        groups = [slice(i, i + many) for i in range(0, n if out.numel() else 0, many)]
+        return [Piece(out[k], x[k], y[k], None if add is None else add[k], beta, alpha) for k in groups]
+    half = x.dtype == torch.bfloat16
+    symmetric = symmetric and rows >= (1024 if half else 384)
+    if symmetric:
+        regions = _triangle(rows, 256 if half else 128)
+    else:
+        regions = _cuts(rows, columns, by_columns=half)
+    made = []
+    for i in range(n):
+        for r, c in regions:
+            added = None if add is None else add[i][r, c]
+            mirror = (out[i][: r.start, r], out[i][r, : r.start].mT) if symmetric and r.start else None
+            made.append(Piece(out[i][r, c], x[i][r], y[i][:, c], added, beta, alpha, mirror))
+    return made
+
+
+def _cuts(rows: int, columns: int, by_columns: bool) -> list[tuple[slice, slice]]:
+    """A product in two, four or more pieces along its longer side."""
+    side = max(rows, columns)
+    parts = max(2 if side < LONGEST else 4, -(-side // LONGEST))
+    step = -(-side // (16 * parts)) * 16
+    cut = [slice(k, min(k + step, side)) for k in range(0, side, step)]
+    if columns > rows or (by_columns and columns == rows):
+        return [(slice(0, rows), k) for k in cut]
+    return [(k, slice(0, columns)) for k in cut]
+
+
+def _triangle(side: int, tall: int) -> list[tuple[slice, slice]]:
+    """The lower half of a symmetric matrix in strips, the largest first."""
+    strips = [slice(k, min(k + tall, side)) for k in range(0, side, tall)]
+    return [(r, slice(0, r.stop)) for r in reversed(strips)]
 
 
 def batches(x: torch.Tensor, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
