@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -74,28 +75,18 @@ def share(pieces: Sequence[Callable[[], object]]) -> None:
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def matmul(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    add: torch.Tensor | None = None,
-    beta: float = 1.0,
-    alpha: float = 1.0,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Products of matrices [n, rows, inner] and [n, inner, columns]; with `add`, beta*add + alpha*x@y.
-
-    They are written to `out`, where one is given.
-    """
+def matmul(x: torch.Tensor, y: torch.Tensor, symmetric: bool = False) -> torch.Tensor:
+    """Products of matrices [n, rows, inner] and [n, inner, columns], with whether they are symmetric."""
     if x.device.type != "cpu":
-        made = x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
-        return made if out is None else out.copy_(made)
-    out = x.new_empty(len(x), x.shape[1], y.shape[2]) if out is None else out
-    run([pieces(out, x, y, add, beta, alpha)])
+        return x @ y
+    out = x.new_empty(len(x), x.shape[1], y.shape[2])
+    run([pieces(out, x, y, symmetric=symmetric)])
     return out
 
 
 def run(stages: Sequence[Sequence[Piece]]) -> None:
     """Do the pieces of products, those of one stage in any order, after all of the stage before."""
+    stages = [sorted(stage, key=lambda piece: -piece.work) for stage in stages]  # the longest first
     if not products.run(stages):
         for stage in stages:
             share([piece.run for piece in stage])
@@ -110,7 +101,10 @@ def pieces(
     alpha: float = 1.0,
     symmetric: bool = False,
 ) -> list[Piece]:
-    """What `matmul` does, cut by shape and type alone; of a `symmetric` result only half is computed."""
+    """out <- x @ y, or beta*add + alpha*x@y, of matrices [n, rows, inner] and [n, inner, columns].
+
+    The work is cut by shape and type alone. Of a `symmetric` result only one half is computed.
+    """
     (n, rows, inner), columns = x.shape, y.shape[-1]
     work = rows * inner * columns
     if work < 2 * PIECE:
@@ -121,6 +115,7 @@ def pieces(
     symmetric = symmetric and rows >= (1024 if half else 384)
     if symmetric:
         regions = _triangle(rows, 256 if half else 128)
+        y = x.mT if y is x else y  # the same numbers, of which a strip needs whole rows
     else:
         regions = _cuts(rows, columns, by_columns=half)
     made = []
@@ -149,24 +144,30 @@ def _triangle(side: int, tall: int) -> list[tuple[slice, slice]]:
     return [(r, slice(0, r.stop)) for r in reversed(strips)]
 
 
-def batches(x: torch.Tensor, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """What `whole` makes of small matrices [n, rows, columns], some of them at a time on every thread."""
-    many = max(1, PIECE // (4 * x.shape[1] * x.shape[2] * min(x.shape[1:]) + 1))
-    if x.device.type != "cpu":
-        return whole(x)
-    made: list[torch.Tensor] = [x] * -(-len(x) // many)
-
-    def piece(k: int) -> Callable[[], object]:
-        return lambda: made.__setitem__(k, whole(x[k * many : (k + 1) * many]))
-
-    share([piece(k) for k in range(len(made))])
-    return torch.cat(made)
+Task = tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor], Sequence[float]]
+"""A function of matrices [n, height, width] and of numbers, which makes one like each of the first."""
 
 
-def each(x: torch.Tensor, factor: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A matrix made of every one of some matrices [n, side, side], by a routine of torch.linalg."""
-    if x.device.type != "cpu":
-        return factor(x)
-    out = torch.empty_like(x)
-    share([lambda i=i: out[i].copy_(factor(x[i])) for i in range(len(x))])  # type: ignore[misc]
-    return out
+def each(tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """What the functions make, at once: a thread takes one large matrix or some small ones at a time."""
+    pieces: list[tuple[int, Callable[[], object]]] = []
+    made = []
+
+    def piece(k: slice, out: torch.Tensor, task: Task) -> None:
+        function, given, numbers = task
+        out[k].copy_(function(*(x[k] for x in given), *numbers))
+
+    for task in tasks:
+        function, given, numbers = task
+        n, height, width = given[0].shape
+        if given[0].device.type != "cpu":
+            made.append(function(*given, *numbers))
+            continue
+        out = torch.empty_like(given[0])
+        cost = 4 * height * width * min(height, width) + 1
+        many = max(1, PIECE // cost)
+        pieces += [(cost, partial(piece, slice(k, k + many), out, task)) for k in range(0, n, many)]
+        made.append(out)
+    pieces.sort(key=lambda item: -item[0])
+    share([piece for _, piece in pieces])
+    return made

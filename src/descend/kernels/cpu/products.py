@@ -37,6 +37,11 @@ class Piece(NamedTuple):
     alpha: float = 1.0
     mirror: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    @property
+    def work(self) -> int:
+        """Multiplications."""
+        return self.out.numel() * self.x.shape[-1]
+
     def run(self) -> None:
         """Do it here, with torch."""
         lone = self.out.dim() == 2
