@@ -102,29 +102,41 @@ def settle() -> None:
 
 
 class Disturbance:
-    """How much of this process's time others took, since it was made: waiting for a processor, and steal."""
+    """How long other processes ran since it was made, and what the hypervisor took.
+
+    Waiting threads of this process tell less: those of some libraries wait for each other.
+    """
 
     def __init__(self) -> None:
-        self._wall, self._lost = time.perf_counter(), _lost()
+        self._others, self._wall = _others() + _stolen(), time.perf_counter()
 
     def share(self) -> float:
-        """Lost time over wall time; 0 where the system does not tell."""
-        return (_lost() - self._lost) / (time.perf_counter() - self._wall)
+        """Others' time over wall time; 0 where the system does not tell."""
+        wall = time.perf_counter() - self._wall
+        return abs(_others() + _stolen() - self._others) / wall  # less, where one of them has ended
 
 
-def _lost() -> float:
-    """Seconds that this process's threads were ready and did not run, plus what the hypervisor took."""
-    waited = 0
-    for entry in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            waited += int(entry.read_text().split()[1])
-        except (OSError, IndexError):  # the thread has ended, or the kernel does not count
+def _others() -> float:
+    """Seconds that the threads of all other processes have run; those that have ended are left out."""
+    ran = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
             continue
+        for entry in process.glob("task/*/schedstat"):
+            try:
+                ran += int(entry.read_text().split()[0])
+            except (OSError, IndexError):  # the thread has ended, or the kernel does not count
+                continue
+    return ran / 1e9
+
+
+def _stolen() -> float:
+    """Seconds that the hypervisor took."""
     try:
         stolen = int(Path("/proc/stat").read_text().split(maxsplit=9)[8])
-        return waited / 1e9 + stolen / os.sysconf("SC_CLK_TCK")
+        return stolen / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError):
-        return waited / 1e9
+        return 0.0
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from descend import rules
 from descend.formula import Hyper, State, chain, rule_of, stage
 from descend.formula.nodes import text
-from descend.formula.vocabulary import abs, exp, maximum, sign, sqrt, where
+from descend.formula.vocabulary import abs, exp, maximum, mean, sign, sqrt, where
 from descend.kernels import reference, torch_ops
 from descend.modifiers import ascent, cautious, coupled_decay, decoupled_decay
 
@@ -138,3 +138,34 @@ def test_what_two_passes_would_divide_for_is_kept_in_between():
     assert not any(n.op in ("sqrt", "div") for n in second.body)
     assert program.bytes_moved == 4 + 3 + 2 + 1
     assert stage(rules.get("lamb")).temporaries == ()
+
+
+def by_row_and_column(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
+    r = r + mean(g**2, "rows")
+    c = c + mean(g**2, "columns")
+    p = p - lr * g * (1 / sqrt(r)) * (1 / sqrt(c))
+    return p, r, c
+
+
+def test_what_differs_by_column_alone_is_computed_once_a_column():
+    program = stage(rule_of(by_row_and_column))
+    over_columns, last = program.passes[-2:]
+    assert (over_columns.domain, last.domain) == ("columns", "element")
+    (word,) = program.temporaries
+    assert program.domains[word] == "columns"
+    assert over_columns.written[word].op == "div"
+    assert "c" not in last.reads
+    assert word in last.reads
+    assert program.sweeps == 2
+
+
+def test_reciprocals_by_row_and_column_stay_reciprocals():
+    ops = [n.op for n in stage(rule_of(by_row_and_column)).passes[-1].body]
+    assert ops.count("div") == 1  # of the row
+    assert "div" in [n.op for n in stage(rule_of(adagrad_like)).passes[-1].body]
+
+
+def adagrad_like(p, g, s, lr=0.1):
+    s = s + g * g
+    p = p - lr * g * (1 / sqrt(s))
+    return p, s

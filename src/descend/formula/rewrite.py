@@ -134,7 +134,7 @@ class Rewriter:
             return ONE, self(n)
         (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
         if n.op == "mul":
-            return _times(s, r), x if y is None else y if x is None else _product_of(x, y)
+            return _times(s, r), x if y is None else y if x is None else self._product_of(x, y)
         return _over(s, r), x if y is None else node("div", x or ONE, y)
 
     def _product(self, scalar: Node, element: Node | None) -> Node:
@@ -147,6 +147,17 @@ class Rewriter:
         if scalar == MINUS_ONE:
             return node("neg", element)
         return node("mul", scalar, element)
+
+    def _product_of(self, x: Node, y: Node) -> Node:
+        """x * y; a reciprocal becomes a division, but one by row or column is made once for all elements."""
+        for factor, other in ((x, y), (y, x)):
+            if (
+                factor.op == "div"
+                and factor.args[0] == ONE
+                and self.domain(factor) in ("element", self.domain(other))
+            ):
+                return node("div", other, factor.args[1])
+        return node("mul", x, y)
 
     def _sum(self, n: Node) -> Node:
         n = self._changes_first(n)
@@ -235,13 +246,6 @@ def _divided(product: Node, factor: Node) -> Node | None:
             if rest is not None:
                 return _times(rest, other)
     return None
-
-
-def _product_of(x: Node, y: Node) -> Node:
-    for factor, other in ((x, y), (y, x)):
-        if factor.op == "div" and factor.args[0] == ONE:
-            return node("div", other, factor.args[1])
-    return node("mul", x, y)
 
 
 def _over(a: Node, b: Node) -> Node:

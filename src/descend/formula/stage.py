@@ -111,7 +111,7 @@ class _Stager:
             before = dict(run_at)
             late |= self._between(run_at, write_in, cuts)
             if not late and run_at == before:
-                kept = self._worth_keeping(write_in, reductions, cuts)
+                kept = self._by_column(cuts) or self._worth_keeping(write_in, reductions, cuts)
                 if not kept:
                     break
                 late = kept
@@ -165,9 +165,25 @@ class _Stager:
                 saved = sum(self.domains.get(word) == "element" for word in later.reads)
                 saved -= 3 + sum(self.domains.get(word) == "element" for word in least.reads)
                 if saved > 0 or (saved == 0 and dear & sweeps[first[-1]].seen.keys()):
-                    word = self.matrices.temporary(n)
-                    self.new[word], self.domains[word] = n, "element"
-                    return {word: first[-1]}
+                    return self._keep(n, first[-1])
+        return {}
+
+    def _keep(self, n: Node, at: int) -> dict[str, int]:
+        own = next((given for given in self.rule.names if self.rewrite(given) == n), n)
+        word = self.matrices.temporary(own)
+        self.new[word], self.domains[word] = n, self.rewrite.domain(n)
+        return {word: at}
+
+    def _by_column(self, cuts: dict[int, _Cut]) -> dict[str, int]:
+        """A temporary for what a pass over elements would compute anew in every row, and its place.
+
+        Beside a product of matrices that would be nothing.
+        """
+        for at, cut in [] if self.matrices.steps else cuts.items():
+            for n in reversed(cut.seen):
+                own = self.rewrite.domain(n) == "columns" and at % len(_ORDER) != _ORDER.index("columns")
+                if own and n not in self.new.values() and any(part.op in _DEAR for part in walk([n])):
+                    return self._keep(n, self._position(n, "columns"))
         return {}
 
     def _between(

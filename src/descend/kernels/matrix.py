@@ -89,6 +89,18 @@ class Shape:
         return [part.view(shape) for part, shape in zip(parts, each, strict=True)]
 
 
+def vector_shape(p: torch.Tensor, domain: str, flat: bool) -> torch.Size:
+    """The shape of one number for each of the "rows" or "columns" of a tensor.
+
+    They are those of its last two dimensions, or where it is `flat` of the one matrix that it stands for.
+    """
+    if flat:
+        rest = p.shape[1:]
+        return torch.Size([len(p), *(1 for _ in rest)] if domain == "rows" else [1, *rest])
+    rows, columns = p.shape[-2:]
+    return torch.Size([*p.shape[:-2], *((rows, 1) if domain == "rows" else (1, columns))])
+
+
 def _pieces(length: int, longest: int | None) -> list[int]:
     if longest is None or length <= longest:
         return [length]

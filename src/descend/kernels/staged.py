@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..formula import Pass, Program
 from ..formula.nodes import Node, scope
 from . import torch_ops
+from .matrix import vector_shape
 from .plans import CpuPlan, Member, TorchPlan, Values
 
 
@@ -154,10 +155,13 @@ class _Host:
         return np.stack([np.broadcast_to(x, n) for x in states])
 
 
-def temporary(p: torch.Tensor) -> torch.Tensor:
-    """Room for one number an element, in the precision that a parameter is computed in."""
-    half = p.dtype in (torch.float16, torch.bfloat16)
-    return torch.empty_like(p, dtype=torch.float32 if half else p.dtype, requires_grad=False)
+def temporary(program: Program, word: str, p: torch.Tensor) -> torch.Tensor:
+    """Room for an operand that lives only during a step, in the precision that a parameter is computed in."""
+    dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+    domain = program.domains[word]
+    if domain == "element":
+        return torch.empty_like(p, dtype=dtype, requires_grad=False)
+    return torch.empty(vector_shape(p, domain, program.rule.is_flat), dtype=dtype, device=p.device)
 
 
 class StagedCpuPlan(CpuPlan):
@@ -174,7 +178,7 @@ class StagedCpuPlan(CpuPlan):
         squares: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         if temporaries is None:
-            temporaries = [[temporary(m.param) for m in members] for _ in program.temporaries]
+            temporaries = [[temporary(program, w, m.param) for m in members] for w in program.temporaries]
         super().__init__(program, members, values, step_key, private, temporaries, squares)
 
     def launch(self) -> None:
@@ -237,7 +241,7 @@ class StagedTorchPlan(TorchPlan):
         self._active = [m for m in self.members if m.param.grad is not None]
         self._operands = [self._computable(m) for m in self._active]
         for operands in self._operands:
-            operands |= {word: temporary(operands["p"]) for word in self._own_temporaries}
+            operands |= {w: temporary(self.program, w, operands["p"]) for w in self._own_temporaries}
         self._vectors: list[dict[Node, torch.Tensor]] = [{} for _ in self._active]
         shapes = [operands["p"].shape for operands in self._operands]
         extents = {

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import UsageError
 from ..formula import Rule, State
-from ..kernels.matrix import Shape
+from ..kernels.matrix import Shape, vector_shape
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -222,11 +222,7 @@ def shape_of_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[st
             f"the state {state.name!r} is one number for each of the {state.shape} of a matrix; a parameter "
             f"of shape {tuple(p.shape)} has none: give it a group with another rule"
         )
-    if rule.is_flat:
-        rest = p.shape[1:]
-        return torch.Size([len(p), *(1 for _ in rest)] if state.shape == "rows" else [1, *rest])
-    rows, columns = p.shape[-2:]
-    return torch.Size([*p.shape[:-2], *((rows, 1) if state.shape == "rows" else (1, columns))])
+    return vector_shape(p, state.shape, rule.is_flat)
 
 
 def new_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Tensor:

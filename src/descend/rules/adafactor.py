@@ -39,8 +39,9 @@ def adafactor(
     alpha = maximum(eps2, sqrt(mean(p**2))) * minimum(lr, 1 / sqrt(t))
     r = (1 - rho) * r + rho * mean(g**2, "rows")
     c = (1 - rho) * c + rho * mean(g**2, "columns")
-    v = r * c / maximum(mean(r), eps1)
-    x = g / sqrt(maximum(v, eps1**2))
+    by_row = 1 / sqrt(r / maximum(mean(r), eps1))
+    by_column = 1 / sqrt(c)
+    x = g * minimum(by_row * by_column, 1 / eps1)
     p = p - (alpha / maximum(1, sqrt(mean(x**2)) / d) * x + lr * weight_decay * p)
     return p, r, c
 

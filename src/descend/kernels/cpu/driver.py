@@ -1,10 +1,10 @@
 """Renders a whole program as one LLVM module: the passes, and what hands their chunks to the threads.
 
-`run(ctx)` takes batches of chunks until none is left. A chunk of a later pass waits until the pass before
-is done with its tensor, or with all where that one sums over all. Whoever does a tensor's last chunk adds
-up the chunks' sums, in their order, and computes the tensor's scalars for the next pass. `between(ctx, k)`
-computes those alone, for steps that go through Python between the passes (`epoch` is 0 there, and nothing
-waits).
+`run(ctx)` takes batches of chunks, in the order of `schedule`, until none is left. A chunk of a later pass
+waits until the pass before is done with its tensor, or with all where that one sums over all. Whoever does a
+tensor's last chunk adds up the chunks' sums, in their order, and computes the tensor's scalars for the next
+pass. `between(ctx, k)` computes those alone, for steps that go through Python between the passes (`epoch` is
+0 there, and nothing waits).
 """
 
 from __future__ import annotations
@@ -104,26 +104,33 @@ class Driver:
         return one.number + 1 < len(self.passes) or bool(one.one.reductions)
 
     def _run(self) -> str:
-        """Batches until none is left."""
+        """Phase by phase the thread's own lane, then what is left of the others'."""
         out = Lines([], {})
-        next_at = out.at("i64", "%ctx", FIELDS.index("next"))
-        count, batches, entries = (field(out, name) for name in ("count", "batches", "entries"))
-        out.label("next")
-        batch = out.emit(f"atomicrmw add ptr {next_at}, i64 1 monotonic")
-        out.when(out.emit(f"icmp slt i64 {batch}, {count}"), "batch", "done")
-        start = out.load("i64", batches, batch)
-        end = out.load("i64", batches, out.emit(f"add i64 {batch}, 1"))
-        with out.each("turn", out.emit(f"sub i64 {end}, {start}")) as k:
-            entry = out.at("i64", entries, out.place(out.emit(f"add i64 {start}, {k}"), len(ENTRY), 0))
-            number = out.load("i64", entry, 0)
-            cases = " ".join(f"i64 {k}, label %pass{k}" for k in range(len(self.passes)))
-            out.do(f"switch i64 {number}, label %pass0 [ {cases} ]")
-            for one in self.passes:
-                out.lines.append(f"pass{one.number}:")
-                out.do(f"call void @chunk{one.number}(ptr %ctx, ptr {entry})", "br label %over")
-            out.lines.append("over:")
-        out.do("br label %next")
-        return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "done:", "  ret void", "}"])
+        arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
+        me = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
+        lanes, nexts, ends = (field(out, name) for name in ("lanes", "next", "ends"))
+        batches, entries = (field(out, name) for name in ("batches", "entries"))
+        with out.each("phase", field(out, "phases")) as phase, out.each("lane", lanes) as k:
+            lane = out.emit(f"urem i64 {out.emit(f'add i64 {me}, {k}')}, {lanes}")
+            cell = out.place(phase, lanes, lane)
+            next_at, end = out.at("i64", nexts, cell), out.load("i64", ends, cell)
+            out.label("next")
+            batch = out.emit(f"atomicrmw add ptr {next_at}, i64 1 monotonic")
+            out.when(out.emit(f"icmp slt i64 {batch}, {end}"), "batch", "none")
+            first = out.load("i64", batches, batch)
+            after = out.load("i64", batches, out.emit(f"add i64 {batch}, 1"))
+            with out.each("turn", out.emit(f"sub i64 {after}, {first}")) as turn:
+                entry = out.at("i64", entries, out.place(out.emit(f"add i64 {first}, {turn}"), len(ENTRY), 0))
+                number = out.load("i64", entry, 0)
+                cases = " ".join(f"i64 {k}, label %pass{k}" for k in range(len(self.passes)))
+                out.do(f"switch i64 {number}, label %pass0 [ {cases} ]")
+                for one in self.passes:
+                    out.lines.append(f"pass{one.number}:")
+                    out.do(f"call void @chunk{one.number}(ptr %ctx, ptr {entry})", "br label %over")
+                out.lines.append("over:")
+            out.do("br label %next")
+            out.lines.append("none:")
+        return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "  ret void", "}"])
 
     # -- one chunk -------------------------------------------------------------------------------------
 
@@ -259,8 +266,14 @@ class Driver:
         first = self._strip(out, out.emit(f"sub i64 {entry['strip']}, {before}"), columns, k)
         with out.each(f"strip{k}", entry["share"]) as piece:
             strip = out.at("double", first, out.place(piece, room, 0))
-            with out.each(f"column{k}", columns) as i:
-                self._add(out, n, out.at("double", into, i), out.at("double", strip, i))
+            whole = out.emit(f"sdiv i64 {columns}, {self.width}")
+            with out.each(f"columns{k}", whole) as i:
+                place = out.emit(f"mul i64 {i}, {self.width}")
+                self._add(out, n, out.at("double", into, place), out.at("double", strip, place), self.width)
+            before = out.emit(f"mul i64 {whole}, {self.width}")
+            with out.each(f"column{k}", out.emit(f"sub i64 {columns}, {before}")) as i:
+                place = out.emit(f"add i64 {before}, {i}")
+                self._add(out, n, out.at("double", into, place), out.at("double", strip, place))
         if n.op.startswith("mean"):
             rows = self._extent(out, "rows", entry["tensor"])
             with out.each(f"mean{k}", columns) as i:
@@ -281,11 +294,11 @@ class Driver:
             if n.op.startswith("mean"):
                 self._divide(out, at, total)
 
-    def _add(self, out: Lines, n: Node, at: str, other: str) -> None:
-        one = Lanes("float64", 1)
-        given = [out.emit(f"load {one.vector}, ptr {place}") for place in (at, other)]
-        total = one.operation(out, "maximum" if n.op.startswith("max") else "add", given)
-        out.do(f"store {one.vector} {total}, ptr {at}")
+    def _add(self, out: Lines, n: Node, at: str, other: str, width: int = 1) -> None:
+        lanes = Lanes("float64", width)
+        given = [out.emit(f"load {lanes.vector}, ptr {place}, align 8") for place in (at, other)]
+        total = lanes.operation(out, "maximum" if n.op.startswith("max") else "add", given)
+        out.do(f"store {lanes.vector} {total}, ptr {at}, align 8")
 
     def _divide(self, out: Lines, at: str, count: str) -> None:
         total, number = out.load("double", at, 0), out.emit(f"uitofp i64 {count} to double")

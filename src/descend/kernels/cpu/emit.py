@@ -21,8 +21,6 @@ _INTRINSIC = {
     "sin": "sin",
     "cos": "cos",
     "floor": "floor",
-    "minimum": "minimum",
-    "maximum": "maximum",
     "pow": "pow",
     "fma": "fma",
 }
@@ -152,6 +150,12 @@ class Lanes:
             return out.emit(
                 f"select {self.truth} {arguments[0]}, {v} {arguments[1]}, {v} {arguments[2]}", note
             )
+        if op in ("minimum", "maximum"):  # llvm.minimum would take twice as long, to tell -0 from 0
+            a, b = arguments
+            apart = out.emit(f"fcmp {'olt' if op == 'minimum' else 'ogt'} {v} {a}, {b}")
+            chosen = out.emit(f"select {self.truth} {apart}, {v} {a}, {v} {b}")
+            lost = out.emit(f"fcmp uno {v} {a}, {a}")
+            return out.emit(f"select {self.truth} {lost}, {v} {a}, {v} {chosen}", note)
         if op == "sign":  # x itself where it is zero or NaN
             below = out.emit(f"fcmp olt {v} {arguments[0]}, {self.constant(0)}")
             above = out.emit(f"fcmp ogt {v} {arguments[0]}, {self.constant(0)}")

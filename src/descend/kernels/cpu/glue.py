@@ -15,8 +15,11 @@ from ...formula.scalars import ScalarProgram, below
 from .emit import Lanes, Lines
 
 FIELDS = (
+    "arrived",
+    "phases",
+    "lanes",
     "next",
-    "count",
+    "ends",
     "batches",
     "entries",
     "addresses",
@@ -39,15 +42,16 @@ FIELDS = (
 )
 """The context of a launch, 64-bit words, which `Table` sets:
 
-`next` counts the batches taken, of `count`; batch b is the `entries` from batches[b] to batches[b + 1]. Of
-every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars), `extents`
-its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its other
-sums and what follows from them. `totals` are the extents and `all` the sums over all that take part, the
-`takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts the
-chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away.
+`arrived` numbers the threads. For every of the `phases`, and in it for every of the `lanes`, `next` is the
+batch to be taken next and `ends` where they end; batch b is the `entries` from batches[b] to batches[b + 1].
+Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars),
+`extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
+other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,
+the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts
+the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away.
 """
 
-NUMBERS = ("count", "tensors", "takers", "epoch")
+NUMBERS = ("phases", "lanes", "tensors", "takers", "epoch")
 """The fields that are whole numbers, not addresses."""
 
 

@@ -1,9 +1,13 @@
 """How the work of a launch is cut and in which order threads take it.
 
 A tensor is cut into chunks in a way that nothing but its shape decides, so sums are always added up alike.
-The chunks of all passes stand in one list. A chunk only waits for what stands before it, and threads take
-from the list in order, so even one thread gets to its end. Within that the order is one that finds memory in
-the caches: a small tensor's passes follow each other, every other pass runs backwards over its tensor.
+The chunks of all passes stand in one list, cut into phases, and every phase into a lane for each thread: a
+chunk waits only for what stands in earlier phases, or before it in its lane. A thread takes its own lane
+first, then what the others have left of theirs, and only then begins the next phase; so even one thread gets
+to the end.
+
+The order is one that finds memory in the caches: a thread's lanes hold the same part of a tensor in every
+pass, every other pass runs backwards over it, and a small tensor's passes follow each other.
 """
 
 from __future__ import annotations
@@ -30,11 +34,16 @@ and strips of column sums are kept; which of the tensor's chunks it is, of how m
 
 @dataclass(frozen=True)
 class Order:
-    """Entries in the order in which they are taken, and where every batch begins, and the last ends."""
+    """Entries in the order in which they are taken, and how they are cut.
+
+    `batches` says where every batch begins, and the last ends; `starts` the first batch of every lane of
+    every phase, `ends` where they end [phases, lanes].
+    """
 
     entries: Any
     batches: Any
-    work: int
+    starts: Any
+    ends: Any
 
 
 class Schedule:
@@ -68,30 +77,43 @@ class Schedule:
             self._work.append(length * columns[tensor] if whole_rows else length)
         self.n = len(extents["element"])
 
-    def one(self, number: int, active: Any = None) -> Order:
-        """The chunks of one pass; `active` leaves tensors out."""
-        return _order(*self._taking([number], active))
+    def work(self, numbers: Sequence[int], active: Any = None) -> int:
+        """Elements of some passes."""
+        return int(self._taking(numbers, active)[1].sum())
 
-    def whole(self, active: Any = None) -> Order:
-        """The chunks of all passes."""
-        passes = self.program.passes
-        entries, work = self._taking(range(len(passes)), active)
+    def order(self, numbers: Sequence[int], lanes: int, active: Any = None) -> Order:
+        """The chunks of some passes for so many threads; `active` leaves tensors out."""
+        entries, work = self._taking(numbers, active)
         number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
-        if len(passes) == 1:
-            return _order(entries, work)
-        # what waits for all tensors begins a new part of the list
-        ends = [any(scope(n) == "global" for n in one.reductions) for one in passes]
-        parts = np.cumsum([False, *ends[:-1]])
-        part, first = parts[number], np.searchsorted(parts, parts)[number]
-        largest = np.zeros((len(passes), self.n), np.int64)
+        part, first = self._parts(numbers)[number].T
+        inner = number - first
+        # all passes of a tensor of one chunk follow each other, on one thread
+        largest, last = np.zeros((2, len(self.program.passes), self.n), np.int64)
         np.maximum.at(largest, (part, tensor), share)
+        np.maximum.at(last, (part, tensor), inner)
         alone = largest[part, tensor] == 1
+        free = alone | (last.max(1)[part] == 0)
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
         # the next tensor's pass goes before a tensor's next one, which would wait for the chunks of the last
-        turn = position + np.where(alone, 0, number - first)
-        keys = (np.where(number % 2, -piece, piece), number, -position, turn, part)
-        order = np.lexsort(keys)
-        return _order(entries[order], work[order])
+        turn = position + np.where(alone, 0, inner)
+        backwards = np.where((number if len(numbers) > 1 else inner) % 2, -piece, piece)
+        order = np.lexsort((backwards, number, -position, turn, part))
+        whose = np.stack([part, np.where(free, -1, tensor), np.where(free, -1, number)])[:, order]
+        phase = np.empty(len(order), np.int64)
+        phase[order] = np.cumsum((np.diff(whose, prepend=whose[:, :1]) != 0).any(0))
+        lane = _lanes(phase, tensor, piece, work, lanes)
+        order = order[np.lexsort((lane[order], phase[order]))]
+        return _batched(entries[order], work[order], phase[order] * lanes + lane[order], lanes)
+
+    def _parts(self, numbers: Sequence[int]) -> Any:
+        """Of every pass its part of the list and the first pass there; a sum over all tensors ends a part."""
+        found = np.zeros((len(self.program.passes), 2), np.int64)
+        part, first = 0, numbers[0]
+        for k in numbers:
+            found[k] = part, first
+            if any(scope(n) == "global" for n in self.program.passes[k].reductions):
+                part, first = part + 1, k + 1
+        return found
 
     def _taking(self, numbers: Sequence[int], active: Any) -> tuple[Any, Any]:
         entries = np.concatenate([self.entries[k] for k in numbers])
@@ -111,12 +133,32 @@ def _by_column(program: Program, number: int) -> list[Any]:
     return [n for n in program.passes[number].reductions if scope(n) == "columns"]
 
 
-def _order(entries: Any, work: Any) -> Order:
-    """Neighbours that are small together make a batch."""
+def _lanes(phase: Any, tensor: Any, piece: Any, work: Any, lanes: int) -> Any:
+    """The lane of every chunk: of each phase the same share of the work, in the order of memory."""
+    order = np.lexsort((piece, tensor, phase))
+    before = np.cumsum(work[order]) - work[order]
+    unit = np.stack([phase, tensor, piece])[:, order]
+    begins = np.diff(unit, prepend=unit[:, :1] - 1) != 0
+    place = np.arange(len(order))
+    of_unit = before[np.maximum.accumulate(np.where(begins.any(0), place, 0))]
+    of_phase = before[np.maximum.accumulate(np.where(begins[0], place, 0))]
+    total = np.bincount(phase, work)[phase[order]]
+    lane = np.empty(len(order), np.int64)
+    lane[order] = lanes * (of_unit - of_phase) // np.maximum(total, 1)
+    return lane
+
+
+def _batched(entries: Any, work: Any, cell: Any, lanes: int) -> Order:
+    """Neighbours in a lane that are small together make a batch."""
     before = np.cumsum(work + 64) - work - 64
-    starts = np.flatnonzero(np.diff(before // _BATCH, prepend=-1))
-    batches = np.append(starts, len(entries)).astype(np.int64)
-    return Order(np.ascontiguousarray(entries), batches, int(work.sum()))
+    cuts = np.diff(before // _BATCH, prepend=-1) | np.diff(cell, prepend=-1)
+    begins = np.flatnonzero(cuts)
+    cells = lanes * (1 + int(cell.max(initial=-1)) // lanes)
+    count = np.bincount(cell[begins], minlength=cells)
+    ends = np.cumsum(count)
+    batches = np.append(begins, len(entries)).astype(np.int64)
+    starts, ends = (x.astype(np.int64).reshape(-1, lanes) for x in (ends - count, ends))
+    return Order(np.ascontiguousarray(entries), batches, starts, ends)
 
 
 def _cut(counts: Any, each: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import Kernel
 
 _AT = {name: k for k, name in enumerate(FIELDS)}
-_NEXT, _EPOCH = _AT["next"], _AT["epoch"]
+_ARRIVED, _EPOCH = _AT["arrived"], _AT["epoch"]
 
 
 class Table:
@@ -44,8 +44,7 @@ class Table:
         self.extents |= {domain: np.asarray(each, np.int64) for domain, each in (squares or {}).items()}
         n = len(sizes)
         self._schedule = Schedule(program, self.extents)
-        self._whole = self._schedule.whole()
-        self._order = self._whole
+        self._passes = tuple(range(len(program.passes)))
         self._pointed: Order | None = None
         self._records = Records(program)
         self._epoch = 0
@@ -93,7 +92,7 @@ class Table:
         if active is not None or self._taken is not None:
             self._take(active)
         self._epoch += 1
-        self._run(self._order, self._epoch, threads)
+        self._run(self._passes, self._epoch, threads)
 
     def launch_pass(self, number: int, active: Any = None, threads: int | None = None) -> list[Any]:
         """Run one pass of several; every tensor's sums [n], one array for each that is one number a tensor.
@@ -103,7 +102,7 @@ class Table:
         self._take(active)
         if number:
             self.kernel.between(self._at, number)
-        self._run(self._schedule.one(number, active), 0, threads)
+        self._run((number,), 0, threads)
         return [self._found(n, active) for n in self._own(number)]
 
     def learn(self, number: int, values: Sequence[Any]) -> None:
@@ -127,22 +126,44 @@ class Table:
         if taken == self._taken:
             return
         self._taken = taken
-        self._order = self._whole if active is None else self._schedule.whole(active)
+        self._active = active
+        self._orders: dict[tuple[int, ...], tuple[int, dict[int, Order]]] = {}
         self._chosen = np.arange(len(self._kept["records"])) if active is None else np.flatnonzero(active)
         self._kept["totals"][:] = self._kept["extents"][:, self._chosen].sum(1)
         self._ctx[_AT["taking"]] = self._chosen.ctypes.data
         self._ctx[_AT["takers"]] = len(self._chosen)
 
-    def _run(self, order: Order, epoch: int, threads: int | None) -> None:
-        ctx = self._ctx
-        if order is not self._pointed:
-            ctx[_AT["count"]] = len(order.batches) - 1
-            ctx[_AT["batches"]] = order.batches.ctypes.data
-            ctx[_AT["entries"]] = order.entries.ctypes.data
-            self._pointed = order
-        ctx[_NEXT] = 0
+    def _run(self, numbers: tuple[int, ...], epoch: int, threads: int | None) -> None:
+        ctx, team = self._ctx, self.kernel.team
+        work, orders = self._orders.get(numbers) or self._prepared(numbers)
+        threads = team.threads(work, threads)
+        order = orders.get(threads)
+        if order is None:
+            order = orders[threads] = self._schedule.order(numbers, threads, self._active)
+        if order is self._pointed:
+            ctypes.memmove(self._next, *self._starts)
+        else:
+            self._point(order)
+        ctx[_ARRIVED] = 0
         ctx[_EPOCH] = epoch
-        self.kernel.team.run(self._at, order.work, threads)
+        team.run(self._at, work, threads)
+
+    def _prepared(self, numbers: tuple[int, ...]) -> tuple[int, dict[int, Order]]:
+        """The elements of some passes, and the orders of their chunks by the number of threads."""
+        found: tuple[int, dict[int, Order]] = self._schedule.work(numbers, self._active), {}
+        self._orders[numbers] = found
+        return found
+
+    def _point(self, order: Order) -> None:
+        """Set what a launch reads of the order of the chunks."""
+        self._pointed = order
+        self._kept["next"] = order.starts.copy()
+        self._next = self._kept["next"].ctypes.data
+        self._starts = order.starts.ctypes.data, order.starts.nbytes
+        self._ctx[_AT["phases"]], self._ctx[_AT["lanes"]] = order.starts.shape
+        self._ctx[_AT["next"]] = self._next
+        for name, buffer in (("ends", order.ends), ("batches", order.batches), ("entries", order.entries)):
+            self._ctx[_AT[name]] = buffer.ctypes.data
 
     def _own(self, number: int) -> list[Node]:
         return [n for n in self.kernel.program.passes[number].reductions if n in self._records.sums]

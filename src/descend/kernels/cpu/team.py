@@ -60,11 +60,14 @@ class Team:
         self._alone = c_function(address, None, ctypes.c_void_p, with_gil=True)
         self._released = c_function(address, None, ctypes.c_void_p)
 
-    def run(self, ctx: int, elements: int, threads: int | None = None) -> None:
-        """Run to the end; `elements` says how much work there is."""
-        if threads is None:
-            threads = torch.get_num_threads() if elements >= 2 * SHARE else 1
-        threads = min(threads, 1 + elements // SHARE)
+    def threads(self, elements: int, most: int | None = None) -> int:
+        """How many threads so much work is worth, of `most` or those that torch uses."""
+        if most is None:
+            most = torch.get_num_threads() if elements >= 2 * SHARE else 1
+        return min(most, 1 + elements // SHARE)
+
+    def run(self, ctx: int, elements: int, threads: int) -> None:
+        """Run to the end on so many threads; `elements` says how much work there is."""
         if threads <= 1:
             (self._alone if elements < SHARE else self._released)(ctx)
             return

@@ -1,0 +1,81 @@
+"""In which order, and on which thread, the chunks of a step are taken."""
+
+import numpy as np
+import pytest
+
+from descend import rules
+from descend.formula import chain
+from descend.formula.nodes import scope
+from descend.formula.stage import stage
+from descend.kernels.cpu.schedule import CHUNK, ENTRY, Schedule
+from descend.modifiers import clip_global_norm
+
+SIZES = (5 * CHUNK + 3, 0, 40, CHUNK, 7, 3 * CHUNK, 2 * CHUNK + 1)
+RULES = {
+    "adamw": rules.get("adamw"),
+    "lamb": rules.get("lamb"),
+    "clip, lamb": chain(clip_global_norm, rules.get("lamb")),
+}
+
+
+def cells(order):
+    """The entries of every lane of every phase, as dicts, in the order in which they are taken."""
+    found = []
+    for begin, end in zip(order.starts.ravel(), order.ends.ravel(), strict=True):
+        rows = order.entries[order.batches[begin] : order.batches[end]]
+        found.append([dict(zip(ENTRY, row, strict=True)) for row in rows.tolist()])
+    return found
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("active", [None, [True, False, True, False, True, True, True], [False] * 7], ids=str)
+@pytest.mark.parametrize("name", RULES)
+def test_every_chunk_is_taken_once_after_what_it_waits_for(name, active, lanes):
+    program = stage(RULES[name])
+    active = None if active is None else np.array(active)
+    schedule = Schedule(program, {"element": np.array(SIZES, np.int64)})
+    numbers = range(len(program.passes))
+    order = schedule.order(numbers, lanes, active)
+    found = cells(order)
+    taken = [(e["number"], e["tensor"], e["piece"]) for cell in found for e in cell]
+    wanted = [
+        (k, i, piece)
+        for k in numbers
+        for i, size in enumerate(SIZES)
+        for piece in range(max(1, -(-size // CHUNK)))
+        if active is None or active[i]
+    ]
+    assert sorted(taken) == sorted(wanted)
+    assert order.starts.shape == order.ends.shape == (len(found) // lanes, lanes)
+    assert schedule.work(numbers, active) == sum(e["length"] for cell in found for e in cell)
+
+    place = {key: (k // lanes, k) for k, cell in enumerate(found) for key in _keys(cell)}
+    turn = {key: j for j, key in enumerate(taken)}
+    for number, tensor, piece in taken:
+        if number == 0:
+            continue
+        every = any(scope(n) == "global" for n in program.passes[number - 1].reductions)
+        before = [key for key in taken if key[0] == number - 1 and (every or key[1] == tensor)]
+        mine = place[number, tensor, piece]
+        for key in before:
+            earlier = place[key][0] < mine[0]
+            assert earlier or (place[key] == mine and turn[key] < turn[number, tensor, piece])
+
+
+def _keys(cell):
+    return [(e["number"], e["tensor"], e["piece"]) for e in cell]
+
+
+def test_a_thread_has_the_same_half_of_a_tensor_in_every_pass_and_turns_round():
+    schedule = Schedule(stage(rules.get("lamb")), {"element": np.array([4 * CHUNK], np.int64)})
+    found = cells(schedule.order((0, 1), 2))
+    assert [[e["piece"] for e in cell] for cell in found] == [[0, 1], [2, 3], [1, 0], [3, 2]]
+
+
+def test_small_tensors_are_shared_out_by_their_work():
+    schedule = Schedule(stage(rules.get("lamb")), {"element": np.array([300, 100, 100, 100], np.int64)})
+    found = cells(schedule.order((0, 1), 2))
+    assert [[(e["tensor"], e["number"]) for e in cell] for cell in found] == [
+        [(0, 0), (0, 1)],
+        [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)],
+    ]
