@@ -120,10 +120,14 @@ def pieces(
         regions = _cuts(rows, columns, by_columns=half)
     made = []
     for i in range(n):
+        into, left, right, added = out[i], x[i], y[i], None if add is None else add[i]
         for r, c in regions:
-            added = None if add is None else add[i][r, c]
-            mirror = (out[i][: r.start, r], out[i][r, : r.start].mT) if symmetric and r.start else None
-            made.append(Piece(out[i][r, c], x[i][r], y[i][:, c], added, beta, alpha, mirror))
+            whole = c.stop - c.start == columns
+            place = r if whole else (r, c)
+            mirror = (into[: r.start, r], into[r, : r.start].mT) if symmetric and r.start else None
+            update = None if added is None else added[place]
+            factor = right if whole else right[:, c]
+            made.append(Piece(into[place], left[r], factor, update, beta, alpha, mirror))
     return made
 
 
