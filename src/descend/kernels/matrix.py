@@ -108,7 +108,10 @@ def _pieces(length: int, longest: int | None) -> list[int]:
 
 
 ALONE = 512
-"""Sides from which the iterations of one matrix fill the processor, and a batch only crowds the caches."""
+"""Sides from which one product fills the processor, and a batch only crowds the caches.
+
+A batch of smaller ones in bfloat16 is torch's, which has the same bits on any number of threads.
+"""
 
 SMALL = 128
 """Sides up to which one thread does all iterations of a matrix."""
@@ -126,7 +129,7 @@ def newton_schulz(
     x = x.mT.contiguous() if tall else x
     x = x / _lengths(x).clamp(min=eps)
     numbers = (int(steps), a, b, c)
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or (bits == 16 and len(x) > 1 and min(x.shape[1:]) < ALONE):
         x = _iterated(x, *numbers)
     elif min(x.shape[1:]) <= SMALL:
         x = steady.each([(_iterated, [x], numbers)])[0]
@@ -144,7 +147,7 @@ def _lengths(x: torch.Tensor) -> torch.Tensor:
 
 
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
-    """The iterations on this thread, or on another device; they round where torch's Muon does."""
+    """The iterations in torch's own hands; they round where torch's Muon does."""
     for _ in range(steps):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
@@ -152,7 +155,7 @@ def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torc
 
 
 def _iterated_together(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
-    """The same on all threads, every matrix by itself where it is large."""
+    """The same in one launch, every matrix by itself where it is large."""
     many = 1 if x.shape[1] >= ALONE else len(x)
     square, polynomial = (x.new_empty(many, x.shape[1], x.shape[1]) for _ in range(2))
     other = torch.empty_like(x)

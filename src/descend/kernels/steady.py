@@ -27,6 +27,7 @@ LONGEST = 1024
 @contextmanager
 def _alone() -> Iterator[None]:
     """Let torch's linear algebra run on this thread only, and choose its ways for one thread."""
+    torch.get_num_threads()  # which at its first call on a thread sets the number too
     names = ("MKL_Set_Num_Threads_Local", "omp_get_max_threads", "omp_set_num_threads")
     mkl, most, openmp_threads = (getattr(products.library(), name, None) for name in names)
     before = mkl(1) if mkl else 0

@@ -54,9 +54,12 @@ class Piece(NamedTuple):
             self.mirror[0].copy_(self.mirror[1])
 
 
-_HEAD = struct.Struct("=7q")
-"""The next piece, their number, how many are done, whether one failed, and three functions: the system's by
-which a thread gives the processor away, OpenMP's and MKL's that set the number of this thread's threads."""
+_HEAD = struct.Struct("=8q")
+"""The next piece, their number, how many are done, whether one failed, and functions: the system's by
+which a thread gives the processor away, OpenMP's and MKL's that set the number of a thread's threads, and
+torch's that reads it, for at its first call on a thread torch sets it too."""
+
+_SETTERS = ("omp_set_num_threads", "MKL_Set_Num_Threads_Local", "_ZN2at15get_num_threadsEv")
 
 _NOT_COPIED: tuple[int, ...] = (0,) * 7
 
@@ -128,6 +131,9 @@ entry:
   %found = load ptr, ptr %mkl_at
   %absent = icmp eq ptr %found, null
   %mkl = select i1 %absent, ptr @nothing, ptr %found
+  %torch_at = getelementptr ptr, ptr %ctx, i64 7
+  %torch = load ptr, ptr %torch_at
+  %most = call i32 %torch()
   call void %openmp(i32 1)
   %threads = call i32 %mkl(i32 1)
   br label %next
@@ -137,7 +143,7 @@ next:
   br i1 %more, label %piece, label %end
 piece:
   %nth = mul i64 %k, 15
-  %place = add i64 %nth, 7
+  %place = add i64 %nth, 8
   %piece_at = getelementptr i64, ptr %ctx, i64 %place
 FIELDS
   br label %look
@@ -229,7 +235,7 @@ def _native() -> dict[tuple[bool, bool], int]:
     """torch's functions, by whether they add and whether they take batches; none where one is missing."""
     names = ("mm", "bmm", "addmm", "baddbmm")
     found = [symbol(f"aoti_torch_cpu_{name}_out") for name in names]
-    if openmp() is None or not symbol("omp_set_num_threads") or not all(found):
+    if openmp() is None or not symbol(_SETTERS[0]) or not symbol(_SETTERS[2]) or not all(found):
         return {}
     return dict(
         zip([(adds, batched) for adds in (False, True) for batched in (False, True)], found, strict=True)
@@ -254,7 +260,7 @@ def run(stages: Sequence[Sequence[Piece]]) -> bool:
     if not count:
         return True
     ctx = ctypes.create_string_buffer(_HEAD.size + count * _PIECE.size)
-    setters = symbol("omp_set_num_threads"), symbol("MKL_Set_Num_Threads_Local")
+    setters = map(symbol, _SETTERS)
     _HEAD.pack_into(ctx, 0, 0, count, 0, 0, rest(), *setters)
     cells = ctypes.create_string_buffer(
         4 * 8 * count
