@@ -55,6 +55,23 @@ def test_a_state_is_overwritten_only_when_nothing_needs_its_old_value():
         assert max(taken) < renewed
 
 
+def test_words_that_nothing_waits_for_are_done_together():
+    order = described(stage(rules.get("soap")))
+    at = order.index("Q_L <- eigenbasis(L, Q_L)")
+    assert order[at + 1] == "Q_R <- eigenbasis(R, Q_R)"
+
+
+def test_a_word_of_an_old_value_is_not_put_off():
+    def early(p, g, t, L=L, Q=L, lr=0.1):
+        Q = every(1, t, eigenbasis(L, Q), Q)
+        L = L + matmul(g, transpose(g))
+        p = p - lr * matmul(matmul(L, g), matmul(transpose(g), matmul(L, g)))
+        return p, L, Q
+
+    order = described(stage(rule_of(early)))
+    assert order.index("Q <- eigenbasis(L, Q)") < order.index("left: L")
+
+
 def test_a_pass_waits_for_a_word_that_takes_the_old_state():
     def late(p, g, m, lr=0.1):
         o = matmul(matmul(m, transpose(g)), g)

@@ -15,7 +15,8 @@ from rule_lines import MATRIX, MATRIX_FORMS, Line
 import descend
 from descend.formula import State, chain, rule_of
 from descend.formula.vocabulary import mean, newton_schulz, sqrt
-from descend.kernels import matrix, reference
+from descend.kernels import matrix, reference, steady
+from descend.kernels.cpu.products import Piece
 from descend.modifiers import clip_global_norm, ema_weights
 from descend.optim import ways
 
@@ -86,13 +87,19 @@ def test_a_step_agrees_with_the_reference(line: Line, dtype: torch.dtype) -> Non
 
 
 def test_a_wrong_product_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = matrix._ROUTINES["matmul"]
-    monkeypatch.setitem(matrix._ROUTINES, "matmul", lambda x, y, out=None: right(x, y) * (1 + 1e-6))
+    multiply = steady.run
+
+    def wrong(stages: list[list[Piece]]) -> None:
+        multiply(stages)
+        for piece in (piece for stage in stages for piece in stage):
+            piece.out.mul_(1 + 1e-6)
+
+    monkeypatch.setattr(steady, "run", wrong)
     for line in (one for one in MATRIX if one.name in ("shampoo", "soap")):
         with pytest.raises(AssertionError):
             check_step(line, torch.float64)
-    right = matrix._ROUTINES["newton_schulz"]
-    monkeypatch.setitem(matrix._ROUTINES, "newton_schulz", lambda x, *n: right(x, *n) * (1 + 1e-4))
+    right = matrix.newton_schulz
+    monkeypatch.setattr(matrix, "newton_schulz", lambda x, *n: right(x, *n) * (1 + 1e-4))
     with pytest.raises(AssertionError):
         check_step(next(one for one in MATRIX if one.name == "muon"), torch.float64)
 

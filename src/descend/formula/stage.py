@@ -202,9 +202,14 @@ class _Stager:
                 elif inner != leaf(word):
                     bounds.append(write_in[word] // width + 1)
             if out in self.matrices.kept:  # it overwrites what others still want to read
-                taking = {m: map(_untransposed, self.matrices.taken(m)) for m in steps if m != n}
-                bounds += [run_at[m] for m, taken in taking.items() if leaf(out) in taken]
+                taking = {m: {_untransposed(x) for x in self.matrices.taken(m)} for m in steps}
+                bounds += [run_at[m] for m, taken in taking.items() if m != n and leaf(out) in taken]
                 bounds += [at // width + 1 for at, cut in cuts.items() if out in cut.old]
+                waited_for = {m for taken in taking.values() for m in taken}
+                waited_for |= {m for cut in cuts.values() for m in cut.results}
+                old = {leaf(word) for word in write_in}
+                if n not in waited_for and not old & taking[n]:  # all such words are done together
+                    bounds.append(max(run_at.values()))
             run_at[n] = max(bounds)
             for at, cut in cuts.items():
                 if n in cut.results and at < width * run_at[n]:

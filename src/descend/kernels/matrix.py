@@ -107,15 +107,11 @@ def _pieces(length: int, longest: int | None) -> list[int]:
     return [min(longest, length - k) for k in range(0, length, longest)]
 
 
-def matmul(
-    x: torch.Tensor | None, y: torch.Tensor | None, out: torch.Tensor | None = None
-) -> torch.Tensor | None:
-    """The products of matrices [n, rows, inner] and [n, inner, columns]; None stands for identities."""
-    return y if x is None else x if y is None else steady.matmul(x, y, out=out)
-
-
 ALONE = 512
-"""Sides from which one product in bfloat16 fills the processor, and a batch only crowds the caches."""
+"""Sides from which one product fills the processor, and a batch only crowds the caches.
+
+A batch of smaller ones in bfloat16 is torch's, which has the same bits on any number of threads.
+"""
 
 SMALL = 128
 """Sides up to which one thread does all iterations of a matrix."""
@@ -130,28 +126,52 @@ def newton_schulz(
         raise UsageError(f"newton_schulz multiplies in 16 (bfloat16), 32 or 64 bits, got {bits:g}")
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
-    x = x.mT if tall else x
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
+    x = x.mT.contiguous() if tall else x
+    x = x / _lengths(x).clamp(min=eps)
     numbers = (int(steps), a, b, c)
-    if bits == 16:
-        lone = len(x) == 1 or min(x.shape[1:]) >= ALONE
-        x = torch.stack([_iterated(one, *numbers) for one in x]) if lone else _iterated(x, *numbers)
+    if x.device.type != "cpu" or (bits == 16 and len(x) > 1 and min(x.shape[1:]) < ALONE):
+        x = _iterated(x, *numbers)
     elif min(x.shape[1:]) <= SMALL:
-        x = steady.batches(x, lambda some: _iterated(some, *numbers))
+        x = steady.each([(_iterated, [x], numbers)])[0]
     else:
-        for _ in range(int(steps)):
-            square = steady.matmul(x, x.mT)
-            x = steady.matmul(steady.matmul(square, square, square, b, c), x, x, a)
+        x = _iterated_together(x, *numbers)
     return x.mT if tall else x
 
 
+def _lengths(x: torch.Tensor) -> torch.Tensor:
+    """Frobenius norms, row by row first: one long sum would be shared out to the threads."""
+    precision = torch.promote_types(x.dtype, torch.float32)
+    rows = torch.linalg.vector_norm(x, dim=-1, dtype=precision)
+    lengths: torch.Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    return lengths[:, None, None].to(x.dtype)
+
+
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
-    """The iterations on this thread, which round where torch's Muon does."""
-    add = torch.addmm if x.dim() == 2 else torch.baddbmm
+    """The iterations in torch's own hands; they round where torch's Muon does."""
     for _ in range(steps):
         square = x @ x.mT
-        x = add(x, add(square, square, square, beta=b, alpha=c), x, beta=a)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x
+
+
+def _iterated_together(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
+    """The same in one launch, every matrix by itself where it is large."""
+    many = 1 if x.shape[1] >= ALONE else len(x)
+    square, polynomial = (x.new_empty(many, x.shape[1], x.shape[1]) for _ in range(2))
+    other = torch.empty_like(x)
+    stages = []
+    for old, new in zip(torch.split(x, many), torch.split(other, many), strict=True):
+        there, back = (
+            [
+                steady.pieces(square, given, given.mT, symmetric=True),
+                steady.pieces(polynomial, square, square, square, b, c, symmetric=True),
+                steady.pieces(made, polynomial, given, given, a),
+            ]
+            for given, made in ((old, new), (new, old))
+        )
+        stages += [stage for k in range(steps) for stage in (back if k % 2 else there)]
+    steady.run(stages)
+    return other if steps % 2 else x
 
 
 def _eigh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,47 +183,31 @@ def _eigh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
     """(x + eps)**(-1/root) of symmetric matrices [n, side, side], worked out in float64."""
-
-    def one(square: torch.Tensor) -> torch.Tensor:
-        values, vectors = _eigh(square.double())
-        scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
-        root_of_it: torch.Tensor = scaled @ vectors.mT
-        return root_of_it.to(square.dtype)
-
-    return steady.each(x, one)
+    values, vectors = _eigh(x.double())
+    scaled = vectors * (values.clamp(min=0) + eps).pow(-1 / root).unsqueeze(-2)
+    return (scaled @ vectors.mT).to(x.dtype)
 
 
 def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago or zeros."""
-    if bool(q.flatten(1).any(1).logical_not().all()):
-        return steady.each(x, lambda square: _eigh(square)[1].flip(-1))
-    moved = steady.matmul(x, q)
+    old = q.flatten(1).any(1)
+    if not old.any():
+        return _eigh(x)[1].flip(-1)
+    if not old.all():
+        return torch.cat([eigenbasis(x[i : i + 1], q[i : i + 1]) for i in range(len(x))])
+    moved = x @ q
     order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
     places = order.unsqueeze(-2).expand_as(q)
-    basis = steady.each(moved.gather(-1, places), lambda one: torch.linalg.qr(one)[0])
+    basis = torch.linalg.householder_product(*torch.geqrf(moved.gather(-1, places)))
     return torch.empty_like(q).scatter_(-1, places, basis)
 
 
-_ROUTINES: dict[str, Callable[..., torch.Tensor | None]] = {
-    "matmul": matmul,
-    "newton_schulz": newton_schulz,
-    "inverse_root": inverse_root,
-    "eigenbasis": eigenbasis,
-}
+_ONE_BY_ONE: dict[str, Callable[..., torch.Tensor]] = {"inverse_root": inverse_root, "eigenbasis": eigenbasis}
+"""Words of which one thread does one matrix."""
 
 
-def run(
-    op: str,
-    matrices: Sequence[torch.Tensor | None],
-    numbers: Sequence[float],
-    out: torch.Tensor | None = None,
-) -> torch.Tensor | None:
-    """A matrix word over matrices [n, height, width]; None where one that it needs was left out.
-
-    A product is written to `out`, where that is given.
-    """
-    if op == "matmul" and out is not None:
-        return _ROUTINES[op](*matrices, out=out)
-    if op != "matmul" and any(x is None for x in matrices):
-        return None
-    return _ROUTINES[op](*matrices, *numbers)
+def made(words: Sequence[tuple[str, Sequence[torch.Tensor], Sequence[float]]]) -> list[torch.Tensor]:
+    """What words other than products make of matrices [n, height, width] and numbers, one result for each."""
+    if words[0][0] == "newton_schulz":
+        return [newton_schulz(given[0], *numbers) for _, given, numbers in words]
+    return steady.each([(_ONE_BY_ONE[op], given, numbers) for op, given, numbers in words])

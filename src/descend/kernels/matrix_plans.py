@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..formula import Program, Rule
 from ..formula.matrices import Routine
-from . import matrix
+from . import matrix, steady
+from .cpu.products import Piece
 from .matrix import Shape
 from .plans import Member, Values
 from .staged import StagedCpuPlan, StagedTorchPlan
@@ -44,6 +46,40 @@ _LINE = 16
 """Elements between two places where a temporary may start."""
 
 
+@dataclass(frozen=True)
+class _Due:
+    """A word to be done now, with its numbers, for some parameters."""
+
+    routine: Routine
+    numbers: tuple[float, ...]
+    places: list[int]
+
+    @property
+    def squares(self) -> bool:
+        """Whether it multiplies a matrix by its own transpose."""
+        (x, turned), *others = self.routine.arguments
+        return others == [(x, not turned)]
+
+
+def _groups(due: Sequence[_Due]) -> Iterator[list[_Due]]:
+    """Words of one kind that can be done together: products in any order, others where none needs another."""
+    group: list[_Due] = []
+    for one in due:
+        op = one.routine.op
+        waits = {word for word, _ in one.routine.arguments} & {other.routine.out for other in group}
+        if group and (op != group[0].routine.op or (waits and op != "matmul")):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _product(x: torch.Tensor | None, y: torch.Tensor | None, symmetric: bool) -> torch.Tensor | None:
+    """x @ y; None stands for identities."""
+    return y if x is None else x if y is None else steady.matmul(x, y, symmetric)
+
+
 class Workshop:
     """The temporaries of some parameters of one shape, and the routines that run on all of them at once.
 
@@ -55,9 +91,10 @@ class Workshop:
         hypers = dict(zip((h.name for h in rule.hypers), values(first.group), strict=False))
         self.program, self.members, self.values = program, members, values
         self.shape = shape_of(rule, first.param, hypers)
+        self.device = first.param.device
         self.dtype = torch.float64 if first.param.dtype == torch.float64 else torch.float32
         each = [self.shape.size(program.domains[word]) for word in program.temporaries]
-        like = torch.empty(0, dtype=self.dtype, device=first.param.device)
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
         taken = arena.take([torch.Size([len(members), *size]) for size in each], like)
         self.stacks = dict(zip(program.temporaries, taken, strict=True))
         self.keys = {s.name: s.key for s in rule.states if not s.scalar}
@@ -75,34 +112,69 @@ class Workshop:
     @torch.no_grad()
     def run(self, number: int, active: Sequence[int], counts: Sequence[float]) -> None:
         """Everything that stands before a pass, or after the last one; `counts` are the steps, from 1."""
-        for routine in self.program.routines[number]:
-            if not self.shape.has(self.program.domains[routine.out]):
-                continue
-            together: dict[tuple[float, ...], list[int]] = {}
-            for i, t in zip(active, counts, strict=True):
-                numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)))
-                if not routine.repeats or (t - 1) % numbers[-1] == 0:
-                    together.setdefault(numbers[:-1] if routine.repeats else numbers, []).append(i)
-            for numbers, places in together.items():
-                self._run(routine, numbers, places)
+        due = [due for r in self.program.routines[number] for due in self._due(r, active, counts)]
+        for group in _groups(due):
+            if group[0].routine.op == "matmul":
+                self._multiply(group)
+            else:
+                self._make(group)
 
-    def _run(self, routine: Routine, numbers: Sequence[float], places: list[int]) -> None:
-        into = self.stacks[routine.out] if self._together(routine.out, places) else None
-        for kind in self.shape.kinds:
-            given = [self._gathered(word, turned, places, kind) for word, turned in routine.arguments]
-            made = matrix.run(routine.op, given, numbers, into)
-            if made is not None and made is not into:
-                self._leave(routine.out, made, places, kind)
+    def _due(self, routine: Routine, active: Sequence[int], counts: Sequence[float]) -> list[_Due]:
+        """A word for the parameters whose turn it is, those with equal numbers together."""
+        if not self.shape.has(self.program.domains[routine.out]):
+            return []
+        together: dict[tuple[float, ...], list[int]] = {}
+        for i, t in zip(active, counts, strict=True):
+            numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)))
+            if not routine.repeats or (t - 1) % numbers[-1] == 0:
+                together.setdefault(numbers[:-1] if routine.repeats else numbers, []).append(i)
+        return [_Due(routine, numbers, places) for numbers, places in together.items()]
+
+    def _multiply(self, group: Sequence[_Due]) -> None:
+        """Products, in one launch where they take and leave whole temporaries."""
+        given = [word for one in group for word, _ in one.routine.arguments]
+        whole = all(self._together(one.routine.out, one.places) for one in group)
+        if self.device.type != "cpu" or not whole or not all(map(self._has, given)):
+            for one in group:
+                for kind in self.shape.kinds:
+                    x, y = self._given(one, kind)
+                    made = _product(x, y, one.squares)
+                    if made is not None:
+                        self._leave(one.routine.out, made, one.places, kind)
+            return
+        stages: list[list[Piece]] = [[] for _ in group]
+        made_in: dict[str, int] = {}
+        (kind,) = self.shape.kinds
+        for one in group:
+            out = one.routine.out
+            made_in[out] = max(made_in.get(word, -1) for word, _ in one.routine.arguments) + 1
+            x, y = self._given(one, kind)
+            stages[made_in[out]] += steady.pieces(self.stacks[out], x, y, symmetric=one.squares)
+        steady.run(stages)
+
+    def _make(self, group: Sequence[_Due]) -> None:
+        """What words make that are no products, all at once."""
+        cases = [(one, kind, self._given(one, kind)) for one in group for kind in self.shape.kinds]
+        cases = [case for case in cases if all(x is not None for x in case[2])]
+        made = matrix.made([(one.routine.op, given, one.numbers) for one, _, given in cases])
+        for (one, kind, _), result in zip(cases, made, strict=True):
+            self._leave(one.routine.out, result, one.places, kind)
+
+    def _has(self, word: str) -> bool:
+        return self.shape.has(self.program.domains[word])
 
     def _together(self, word: str, places: list[int]) -> bool:
         """Whether an operand of these parameters lies in one tensor, as it is."""
         return word in self.stacks and self.shape.is_whole and len(places) == len(self.members)
 
+    def _given(self, one: _Due, kind: list[int]) -> list[Any]:
+        """The arguments of a word [parameters x blocks, height, width]; None where they are left out."""
+        return [self._gathered(word, turned, one.places, kind) for word, turned in one.routine.arguments]
+
     def _gathered(self, word: str, turned: bool, places: list[int], kind: list[int]) -> torch.Tensor | None:
-        """The matrices of an operand [parameters x blocks, height, width]; None where they are left out."""
-        domain = self.program.domains[word]
-        if not self.shape.has(domain):
+        if not self._has(word):
             return None
+        domain = self.program.domains[word]
         if self._together(word, places):
             x = self.stacks[word]
         else:

@@ -9,44 +9,38 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 
+from .cpu import products
+from .cpu.products import Piece
 from .cpu.team import openmp, pool
-
-STRIP = 256
-"""Rows of a product that one thread does."""
 
 PIECE = 1 << 23
 """Multiplications that are worth handing to another thread."""
 
-
-@cache
-def _threads_here() -> Any:
-    """What sets the number of MKL's threads for one thread of ours; None where torch has no such library."""
-    for path in Path(torch.__file__).with_name("lib").glob("libtorch_cpu*"):
-        try:
-            found = ctypes.CDLL(str(path)).MKL_Set_Num_Threads_Local
-        except (OSError, AttributeError):
-            continue
-        found.restype, found.argtypes = ctypes.c_int, [ctypes.c_int]
-        return found
-    return None
+LONGEST = 1024
+"""Rows or columns of a product that one thread does at most."""
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Let torch's linear algebra run on this thread only."""
-    setting = _threads_here()
-    before = setting(1) if setting else 0
+    """Let torch's linear algebra run on this thread only, and choose its ways for one thread."""
+    torch.get_num_threads()  # which at its first call on a thread sets the number too
+    names = ("MKL_Set_Num_Threads_Local", "omp_get_max_threads", "omp_set_num_threads")
+    mkl, most, openmp_threads = (getattr(products.library(), name, None) for name in names)
+    before = mkl(1) if mkl else 0
+    threads = most() if most else 0
+    if openmp_threads:
+        openmp_threads(1)
     try:
         yield
     finally:
-        if setting:
-            setting(before)
+        if mkl:
+            mkl(before)
+        if openmp_threads:
+            openmp_threads(threads)
 
 
 def share(pieces: Sequence[Callable[[], object]]) -> None:
@@ -60,22 +54,19 @@ def share(pieces: Sequence[Callable[[], object]]) -> None:
 
     def work(_: int | None = None) -> None:
         try:
-            for piece in left:
-                piece()
+            with _alone(), torch.no_grad():
+                for piece in left:
+                    piece()
         except BaseException as error:
             failed.append(error)
 
-    def work_alone() -> None:
-        with _alone(), torch.no_grad():
-            work()
-
     threads = min(torch.get_num_threads(), len(pieces))
     parallel = openmp() if threads > 1 else None
-    if parallel is not None:  # inside a team torch's linear algebra keeps to one thread by itself
+    if parallel is not None:
         parallel(_CALLBACK(work), None, threads, 0)
     else:
-        waiting = [pool(threads - 1).submit(work_alone) for _ in range(threads - 1)]
-        work_alone()
+        waiting = [pool(threads - 1).submit(work) for _ in range(threads - 1)]
+        work()
         for one in waiting:
             one.result()
     if failed:
@@ -85,60 +76,103 @@ def share(pieces: Sequence[Callable[[], object]]) -> None:
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def matmul(
+def matmul(x: torch.Tensor, y: torch.Tensor, symmetric: bool = False) -> torch.Tensor:
+    """Products of matrices [n, rows, inner] and [n, inner, columns], with whether they are symmetric."""
+    if x.device.type != "cpu":
+        return x @ y
+    out = x.new_empty(len(x), x.shape[1], y.shape[2])
+    run([pieces(out, x, y, symmetric=symmetric)])
+    return out
+
+
+def run(stages: Sequence[Sequence[Piece]]) -> None:
+    """Do the pieces of products, those of one stage in any order, after all of the stage before."""
+    stages = [sorted(stage, key=lambda piece: -piece.work) for stage in stages]  # the longest first
+    if not products.run(stages):
+        for stage in stages:
+            share([piece.run for piece in stage])
+
+
+def pieces(
+    out: torch.Tensor,
     x: torch.Tensor,
     y: torch.Tensor,
     add: torch.Tensor | None = None,
     beta: float = 1.0,
     alpha: float = 1.0,
-    out: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Products of matrices [n, rows, inner] and [n, inner, columns]; with `add`, beta*add + alpha*x@y.
+    symmetric: bool = False,
+) -> list[Piece]:
+    """out <- x @ y, or beta*add + alpha*x@y, of matrices [n, rows, inner] and [n, inner, columns].
 
-    They are written to `out`, where one is given.
+    The work is cut by shape and type alone. Of a `symmetric` result only one half is computed.
     """
-    if x.device.type != "cpu" or x.dtype == torch.bfloat16:  # torch's bfloat16 products are steady already
-        made = x @ y if add is None else torch.baddbmm(add, x, y, beta=beta, alpha=alpha)
-        return made if out is None else out.copy_(made)
     (n, rows, inner), columns = x.shape, y.shape[-1]
-    out = torch.empty(n, rows, columns, dtype=x.dtype) if out is None else out
-    if not out.numel():
-        return out
-    tall = min(rows, STRIP)
-    many = max(1, PIECE // (tall * inner * columns)) if rows <= STRIP else 1
-
-    def piece(i: int, r: int) -> Callable[[], object]:
-        batch, strip = slice(i, i + many), slice(r, r + tall)
-        a, b, into = x[batch, strip], y[batch], out[batch, strip]
-        if add is None:
-            return lambda: torch.bmm(a, b, out=into) if len(a) > 1 else torch.mm(a[0], b[0], out=into[0])
-        c = add[batch, strip]
-        if len(a) > 1:
-            return lambda: torch.baddbmm(c, a, b, beta=beta, alpha=alpha, out=into)
-        return lambda: torch.addmm(c[0], a[0], b[0], beta=beta, alpha=alpha, out=into[0])
-
-    share([piece(i, r) for i in range(0, n, many) for r in range(0, rows, tall)])
-    return out
-
-
-def batches(x: torch.Tensor, whole: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """What `whole` makes of small matrices [n, rows, columns], some of them at a time on every thread."""
-    many = max(1, PIECE // (4 * x.shape[1] * x.shape[2] * min(x.shape[1:]) + 1))
-    if x.device.type != "cpu":
-        return whole(x)
-    made: list[torch.Tensor] = [x] * -(-len(x) // many)
-
-    def piece(k: int) -> Callable[[], object]:
-        return lambda: made.__setitem__(k, whole(x[k * many : (k + 1) * many]))
-
-    share([piece(k) for k in range(len(made))])
-    return torch.cat(made)
+    work = rows * inner * columns
+    if work < 2 * PIECE:
+        many = max(1, PIECE // max(1, work))
+        groups = [slice(i, i + many) for i in range(0, n if out.numel() else 0, many)]
+        return [Piece(out[k], x[k], y[k], None if add is None else add[k], beta, alpha) for k in groups]
+    half = x.dtype == torch.bfloat16
+    symmetric = symmetric and rows >= (1024 if half else 384)
+    if symmetric:
+        regions = _triangle(rows, 256 if half else 128)
+        y = x.mT if y is x else y  # the same numbers, of which a strip needs whole rows
+    else:
+        regions = _cuts(rows, columns, by_columns=half)
+    made = []
+    for i in range(n):
+        into, left, right, added = out[i], x[i], y[i], None if add is None else add[i]
+        for r, c in regions:
+            whole = c.stop - c.start == columns
+            place = r if whole else (r, c)
+            mirror = (into[: r.start, r], into[r, : r.start].mT) if symmetric and r.start else None
+            update = None if added is None else added[place]
+            factor = right if whole else right[:, c]
+            made.append(Piece(into[place], left[r], factor, update, beta, alpha, mirror))
+    return made
 
 
-def each(x: torch.Tensor, factor: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A matrix made of every one of some matrices [n, side, side], by a routine of torch.linalg."""
-    if x.device.type != "cpu":
-        return factor(x)
-    out = torch.empty_like(x)
-    share([lambda i=i: out[i].copy_(factor(x[i])) for i in range(len(x))])  # type: ignore[misc]
-    return out
+def _cuts(rows: int, columns: int, by_columns: bool) -> list[tuple[slice, slice]]:
+    """A product in two, four or more pieces along its longer side."""
+    side = max(rows, columns)
+    parts = max(2 if side < LONGEST else 4, -(-side // LONGEST))
+    step = -(-side // (16 * parts)) * 16
+    cut = [slice(k, min(k + step, side)) for k in range(0, side, step)]
+    if columns > rows or (by_columns and columns == rows):
+        return [(slice(0, rows), k) for k in cut]
+    return [(k, slice(0, columns)) for k in cut]
+
+
+def _triangle(side: int, tall: int) -> list[tuple[slice, slice]]:
+    """The lower half of a symmetric matrix in strips, the largest first."""
+    strips = [slice(k, min(k + tall, side)) for k in range(0, side, tall)]
+    return [(r, slice(0, r.stop)) for r in reversed(strips)]
+
+
+Task = tuple[Callable[..., torch.Tensor], Sequence[torch.Tensor], Sequence[float]]
+"""A function of matrices [n, height, width] and of numbers, which makes one like each of the first."""
+
+
+def each(tasks: Sequence[Task]) -> list[torch.Tensor]:
+    """What the functions make, at once: a thread takes one large matrix or some small ones at a time."""
+    pieces: list[tuple[int, Callable[[], object]]] = []
+    made = []
+
+    def piece(k: slice, out: torch.Tensor, task: Task) -> None:
+        function, given, numbers = task
+        out[k].copy_(function(*(x[k] for x in given), *numbers))
+
+    for task in tasks:
+        function, given, numbers = task
+        n, height, width = given[0].shape
+        if given[0].device.type != "cpu":
+            made.append(function(*given, *numbers))
+            continue
+        out = torch.empty_like(given[0])
+        cost = 4 * height * width * min(height, width) + 1
+        many = max(1, PIECE // cost)
+        pieces += [(cost, partial(piece, slice(k, k + many), out, task)) for k in range(0, n, many)]
+        made.append(out)
+    pieces.sort(key=lambda item: -item[0])
+    share([piece for _, piece in pieces])
+    return made

@@ -54,7 +54,7 @@ class Table:
         for name, buffer in self._kept.items():
             self._ctx[_AT[name]] = buffer.ctypes.data
         self._ctx[_AT["tensors"]] = n
-        self._ctx[_AT["rest"]] = _rest()
+        self._ctx[_AT["rest"]] = rest()
         self._taken: bytes | None = b""
         self._take(None)
 
@@ -177,7 +177,7 @@ class Table:
 
 
 @cache
-def _rest() -> int:
+def rest() -> int:
     """The address of the system's function by which a thread gives the processor away."""
     if sys.platform == "win32":
         function = ctypes.windll.kernel32.SwitchToThread
