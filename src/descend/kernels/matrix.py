@@ -127,7 +127,7 @@ def newton_schulz(
     tall = x.shape[-2] > x.shape[-1]
     x = x.to(types[int(bits)])
     x = x.mT.contiguous() if tall else x
-    x = x / _lengths(x).clamp(min=eps)
+    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=eps)
     numbers = (int(steps), a, b, c)
     if x.device.type != "cpu" or (bits == 16 and len(x) > 1 and min(x.shape[1:]) < ALONE):
         x = _iterated(x, *numbers)
@@ -136,14 +136,6 @@ def newton_schulz(
     else:
         x = _iterated_together(x, *numbers)
     return x.mT if tall else x
-
-
-def _lengths(x: torch.Tensor) -> torch.Tensor:
-    """Frobenius norms, row by row first: one long sum would be shared out to the threads."""
-    precision = torch.promote_types(x.dtype, torch.float32)
-    rows = torch.linalg.vector_norm(x, dim=-1, dtype=precision)
-    lengths: torch.Tensor = torch.linalg.vector_norm(rows, dim=-1)
-    return lengths[:, None, None].to(x.dtype)
 
 
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
@@ -190,16 +182,19 @@ def inverse_root(x: torch.Tensor, root: float, eps: float) -> torch.Tensor:
 
 def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """Eigenvectors of symmetric matrices [n, side, side] as columns, from those of a while ago or zeros."""
-    old = q.flatten(1).any(1)
+    old = q[:, :1].flatten(1).any(1)  # no row of a basis is zero
     if not old.any():
         return _eigh(x)[1].flip(-1)
     if not old.all():
         return torch.cat([eigenbasis(x[i : i + 1], q[i : i + 1]) for i in range(len(x))])
     moved = x @ q
     order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
-    places = order.unsqueeze(-2).expand_as(q)
-    basis = torch.linalg.householder_product(*torch.geqrf(moved.gather(-1, places)))
-    return torch.empty_like(q).scatter_(-1, places, basis)
+    basis = torch.linalg.householder_product(*torch.geqrf(_columns(moved, order)))
+    return _columns(basis, torch.argsort(order))  # much quicker than scatter
+
+
+def _columns(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return x.gather(-1, places.unsqueeze(-2).expand_as(x))
 
 
 _ONE_BY_ONE: dict[str, Callable[..., torch.Tensor]] = {"inverse_root": inverse_root, "eigenbasis": eigenbasis}
