@@ -110,7 +110,9 @@ def pieces(
     work = rows * inner * columns
     if work < 2 * PIECE:
         many = max(1, PIECE // max(1, work))
-        groups = [slice(i, i + many) for i in range(0, n if out.numel() else 0, many)]
+        groups: list[int | slice] = [slice(i, i + many) for i in range(0, n if out.numel() else 0, many)]
+        if n == 1 and groups:
+            groups = [0]  # a batch of one would round otherwise than one matrix
         return [Piece(out[k], x[k], y[k], None if add is None else add[k], beta, alpha) for k in groups]
     half = x.dtype == torch.bfloat16
     symmetric = symmetric and rows >= (1024 if half else 384)
