@@ -140,10 +140,12 @@ def newton_schulz(
 
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
     """The iterations in torch's own hands; they round where torch's Muon does."""
+    lone = len(x) == 1
+    x, update = (x[0], torch.addmm) if lone else (x, torch.baddbmm)
     for _ in range(steps):
         square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x
+        x = update(x, update(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x[None] if lone else x
 
 
 def _iterated_together(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
