@@ -140,16 +140,12 @@ def newton_schulz(
 
 def _iterated(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
     """The iterations in torch's own hands; they round where torch's Muon does."""
-    if len(x) == 1:  # torch rounds the product of one matrix otherwise than a batch of one
-        one = x[0]
-        for _ in range(steps):
-            square = one @ one.mT
-            one = torch.addmm(one, torch.addmm(square, square, square, beta=b, alpha=c), one, beta=a)
-        return one[None]
+    lone = len(x) == 1
+    x, update = (x[0], torch.addmm) if lone else (x, torch.baddbmm)
     for _ in range(steps):
         square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x
+        x = update(x, update(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x[None] if lone else x
 
 
 def _iterated_together(x: torch.Tensor, steps: int, a: float, b: float, c: float) -> torch.Tensor:
@@ -193,7 +189,7 @@ def eigenbasis(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         return _eigh(x)[1].flip(-1)
     if not old.all():
         return torch.cat([eigenbasis(x[i : i + 1], q[i : i + 1]) for i in range(len(x))])
-    moved = x @ q if len(x) > 1 else (x[0] @ q[0])[None]
+    moved = x @ q if len(x) > 1 else (x[0] @ q[0])[None]  # torch rounds a batch of one otherwise
     order = torch.sort((q * moved).sum(-2), dim=-1, descending=True, stable=True)[1]
     basis = torch.linalg.householder_product(*torch.geqrf(_columns(moved, order)))
     return _columns(basis, torch.argsort(order))  # much quicker than scatter

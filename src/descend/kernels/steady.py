@@ -110,9 +110,8 @@ def pieces(
     work = rows * inner * columns
     if work < 2 * PIECE:
         many = max(1, PIECE // max(1, work))
-        groups: list[int | slice] = [slice(i, i + many) for i in range(0, n if out.numel() else 0, many)]
-        if n == 1 and groups:
-            groups = [0]  # a batch of one would round otherwise than one matrix
+        starts = range(0, n if out.numel() else 0, many)
+        groups = [slice(i, i + many) if min(many, n) > 1 else i for i in starts]  # a lone one as a matrix
         return [Piece(out[k], x[k], y[k], None if add is None else add[k], beta, alpha) for k in groups]
     half = x.dtype == torch.bfloat16
     symmetric = symmetric and rows >= (1024 if half else 384)
