@@ -2,7 +2,8 @@
 
 For each rule without a fused path in torch: a step of torch's quickest path, ours, and a formula with the
 same loads and stores and no arithmetic to speak of, through the same machinery. What the last one gains over
-torch is the most that the rule can gain on this machine.
+torch is the most that the rule can gain on this machine. And for rules of two passes, in steps of our AdamW:
+ours, and the same loads and stores without arithmetic, which are the least that such a rule can take.
 
     python benchmarks/ceiling.py --out benchmarks/ceiling.md
 """
@@ -19,8 +20,11 @@ import torch
 from _timing import deliver, machine, table
 
 import descend
+from descend import chain, modifiers, rules
+from descend.formula.vocabulary import sum
 
 ELEMENTS = 1 << 20
+LARGE = 1 << 24
 
 
 def three_two(p, g, a, lr=1e-3):  # type: ignore[no-untyped-def]
@@ -55,6 +59,28 @@ RULES: dict[str, tuple[str, dict[str, Any], Callable[..., Any]]] = {
     "RAdam": ("RAdam", {}, four_three),
     "Adadelta": ("Adadelta", {}, four_three),
     "ASGD": ("ASGD", {}, three_two),
+}
+
+
+def lamb_bare(p, g, m, v, lr=1e-9):  # type: ignore[no-untyped-def]
+    """Reads p, g, m, v and writes m and v, with a sum; then reads p, m, v and writes p."""
+    m = m + g
+    v = v + g
+    p = p - lr * sum(p + m) * (m + v)
+    return p, m, v
+
+
+def clip_bare(p, g, m, v, lr=1e-9):  # type: ignore[no-untyped-def]
+    """Reads g, with a sum; then reads all four and writes all but g."""
+    m = m + lr * sum(g) * g
+    v = v + g
+    p = p - lr * (m + v)
+    return p, m, v
+
+
+TWO_PASSES: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "lamb": (rules.get("lamb"), lamb_bare),
+    "clip_global_norm, adamw": (chain(modifiers.clip_global_norm, rules.get("adamw")), clip_bare),
 }
 
 
@@ -100,6 +126,29 @@ def measure(elements: int, rounds: int, steps: int) -> str:
     return table(head, rows)
 
 
+def measure_two_passes(elements: int, rounds: int, steps: int) -> str:
+    """Every rule of two passes beside AdamW, in turns; ratios are taken round by round."""
+    rows = []
+    for label, (rule, bare) in TWO_PASSES.items():
+        of = {"AdamW": rules.get("adamw"), "ours": rule, "bare": bare}
+        runs = {kind: stepping(descend.optimizer(one), elements) for kind, one in of.items()}
+        times: dict[str, list[float]] = {kind: [] for kind in runs}
+        for _ in range(rounds):
+            for kind, step in runs.items():
+                step()
+                start = time.perf_counter()
+                for _ in range(steps):
+                    step()
+                times[kind].append((time.perf_counter() - start) / steps)
+        ratios = {
+            kind: statistics.median(a / b for a, b in zip(times[kind], times["AdamW"], strict=True))
+            for kind in ("ours", "bare")
+        }
+        adamw = f"{statistics.median(times['AdamW']) * 1e6:,.0f} µs"
+        rows.append([label, f"{elements:,}", adamw, f"{ratios['ours']:.2f}×", f"{ratios['bare']:.2f}×"])
+    return table(["rule", "elements", "our AdamW", "ours", "same loads and stores, no arithmetic"], rows)
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(
@@ -108,10 +157,17 @@ def main() -> None:
     parser.add_argument("--out", help="write the table to this file too")
     parser.add_argument("--smoke", action="store_true", help="a small parameter, once")
     given = parser.parse_args()
-    body = measure(1 << 10, 1, 1) if given.smoke else measure(ELEMENTS, 15, 20)
-    elements, threads = 1 << 10 if given.smoke else ELEMENTS, torch.get_num_threads()
-    size = f"One parameter of {elements:,} elements, {threads} threads."
-    deliver("\n\n".join(["# The most that a step can gain", machine("torch"), size, body]), given.out)
+    small, threads = 1 << 10, torch.get_num_threads()
+    elements = small if given.smoke else ELEMENTS
+    parts = [
+        *("# The most that a step can gain", machine("torch")),
+        f"One parameter of {elements:,} elements, {threads} threads.",
+        measure(small, 1, 1) if given.smoke else measure(ELEMENTS, 15, 20),
+        "## Rules of two passes, in steps of our AdamW",
+        measure_two_passes(elements, *((1, 1) if given.smoke else (31, 20))),
+        measure_two_passes(small if given.smoke else LARGE, *((1, 1) if given.smoke else (15, 2))),
+    ]
+    deliver("\n\n".join(parts), given.out)
 
 
 if __name__ == "__main__":
