@@ -123,6 +123,8 @@ class Workshop:
         """A word for the parameters whose turn it is, those with equal numbers together."""
         if not self.shape.has(self.program.domains[routine.out]):
             return []
+        if not routine.numbers.row:
+            return [_Due(routine, (), list(active))]
         together: dict[tuple[float, ...], list[int]] = {}
         for i, t in zip(active, counts, strict=True):
             numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)))

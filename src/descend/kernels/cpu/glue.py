@@ -13,15 +13,11 @@ from ...formula.nodes import Node, scope, text
 from ...formula.program import Program
 from ...formula.scalars import ScalarProgram, below
 from .emit import Lanes, Lines
+from .schedule import ORDER
 
 FIELDS = (
     "arrived",
-    "phases",
-    "lanes",
-    "next",
-    "ends",
-    "batches",
-    "entries",
+    *ORDER,
     "addresses",
     "rows",
     "lines",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,11 @@ ENTRY = ("number", "tensor", "offset", "length", "place", "strip", "piece", "sha
 and strips of column sums are kept; which of the tensor's chunks it is, of how many."""
 
 
-@dataclass(frozen=True)
+ORDER = ("phases", "lanes", "next", "ends", "batches", "entries")
+"""How many phases and lanes there are, and where the buffers of an order lie."""
+
+
+@dataclass(frozen=True, eq=False)
 class Order:
     """Entries in the order in which they are taken, and how they are cut.
 
@@ -44,6 +49,22 @@ class Order:
     batches: Any
     starts: Any
     ends: Any
+
+    @cached_property
+    def next(self) -> Any:
+        """The batch that is to be taken next of every lane of every phase, which the threads count up."""
+        return self.starts.copy()
+
+    @cached_property
+    def fields(self) -> tuple[int, ...]:
+        """What a launch reads of it, as `ORDER` names it."""
+        buffers = (self.next, self.ends, self.batches, self.entries)
+        return *self.starts.shape, *(buffer.ctypes.data for buffer in buffers)
+
+    @cached_property
+    def anew(self) -> tuple[int, int, int]:
+        """What is copied where before a launch, so that nothing is taken: to, from, bytes."""
+        return self.next.ctypes.data, self.starts.ctypes.data, self.starts.nbytes
 
 
 class Schedule:

@@ -13,13 +13,13 @@ import numpy as np
 from ...formula.nodes import Node, scope
 from .driver import DOMAINS
 from .glue import FIELDS, Records
-from .schedule import Order, Schedule
+from .schedule import ORDER, Order, Schedule
 
 if TYPE_CHECKING:
     from . import Kernel
 
 _AT = {name: k for k, name in enumerate(FIELDS)}
-_ARRIVED, _EPOCH, _MODE = _AT["arrived"], _AT["epoch"], _AT["mode"]
+_ARRIVED, _EPOCH, _MODE, _ORDER = _AT["arrived"], _AT["epoch"], _AT["mode"], _AT[ORDER[0]]
 
 
 class Table:
@@ -140,10 +140,10 @@ class Table:
         order = orders.get(threads)
         if order is None:
             order = orders[threads] = self._schedule.order(numbers, threads, self._active)
-        if order is self._pointed:
-            ctypes.memmove(self._next, *self._starts)
-        else:
-            self._point(order)
+        if order is not self._pointed:
+            ctx[_ORDER : _ORDER + len(ORDER)] = order.fields
+            self._pointed = order
+        ctypes.memmove(*order.anew)
         ctx[_ARRIVED] = 0
         ctx[_EPOCH] = epoch
         ctx[_MODE] = self.kernel.mode()
@@ -154,17 +154,6 @@ class Table:
         found: tuple[int, dict[int, Order]] = self._schedule.work(numbers, self._active), {}
         self._orders[numbers] = found
         return found
-
-    def _point(self, order: Order) -> None:
-        """Set what a launch reads of the order of the chunks."""
-        self._pointed = order
-        self._kept["next"] = order.starts.copy()
-        self._next = self._kept["next"].ctypes.data
-        self._starts = order.starts.ctypes.data, order.starts.nbytes
-        self._ctx[_AT["phases"]], self._ctx[_AT["lanes"]] = order.starts.shape
-        self._ctx[_AT["next"]] = self._next
-        for name, buffer in (("ends", order.ends), ("batches", order.batches), ("entries", order.entries)):
-            self._ctx[_AT[name]] = buffer.ctypes.data
 
     def _own(self, number: int) -> list[Node]:
         return [n for n in self.kernel.program.passes[number].reductions if n in self._records.sums]
