@@ -121,7 +121,7 @@ class Workshop:
 
     def _due(self, routine: Routine, active: Sequence[int], counts: Sequence[float]) -> list[_Due]:
         """A word for the parameters whose turn it is, those with equal numbers together."""
-        if not self.shape.has(self.program.domains[routine.out]):
+        if not (active and self.shape.has(self.program.domains[routine.out])):
             return []
         if not routine.numbers.row:
             return [_Due(routine, (), list(active))]

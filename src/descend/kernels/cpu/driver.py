@@ -16,7 +16,7 @@ from ...formula.nodes import Node, scope
 from ...formula.program import Program
 from .compiler import is_x86, pause
 from .emit import Lanes, Lines
-from .glue import FIELDS, Records, field
+from .glue import ALONE, FIELDS, Records, field
 from .render import Operand, Renderer, start_of
 from .schedule import ENTRY, strips_of
 
@@ -144,12 +144,18 @@ class Driver:
     def _run(self) -> str:
         """Phase by phase the thread's own lane, then what is left of the others'."""
         out = Lines([], {})
-        before = out.emit("call i64 @mode()")
-        out.do(f"call void @adopt(i64 {field(out, 'mode')})")
+        before, mode = out.emit("call i64 @mode()"), field(out, "mode")
+        lanes, nexts, ends = (field(out, name) for name in ("lanes", "next", "ends"))
+        batches, entries, starts = (field(out, name) for name in ("batches", "entries", "starts"))
+        out.when(out.emit(f"icmp eq i64 {mode}, {ALONE}"), "alone", "several")
+        with out.each("begin", out.emit(f"mul i64 {field(out, 'phases')}, {lanes}")) as k:
+            out.do(f"store i64 {out.load('i64', starts, k)}, ptr {out.at('i64', nexts, k)}")
+        out.do("br label %ready")
+        out.lines.append("several:")
+        out.do(f"call void @adopt(i64 {mode})")
+        out.label("ready")
         arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
         me = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
-        lanes, nexts, ends = (field(out, name) for name in ("lanes", "next", "ends"))
-        batches, entries = (field(out, name) for name in ("batches", "entries"))
         with out.each("phase", field(out, "phases")) as phase, out.each("lane", lanes) as k:
             lane = out.emit(f"urem i64 {out.emit(f'add i64 {me}, {k}')}, {lanes}")
             cell = out.place(phase, lanes, lane)

@@ -40,7 +40,8 @@ FIELDS = (
 """The context of a launch, 64-bit words, which `Table` sets:
 
 `arrived` numbers the threads. For every of the `phases`, and in it for every of the `lanes`, `next` is the
-batch to be taken next and `ends` where they end; batch b is the `entries` from batches[b] to batches[b + 1].
+batch to be taken next, from `starts`, and `ends` where they end; batch b is the `entries` from batches[b] to
+batches[b + 1].
 Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars),
 `extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
 other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,
@@ -48,6 +49,9 @@ the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, a
 the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away. `mode`
 says how the caller takes denormal numbers, for all threads to do alike.
 """
+
+ALONE = -1
+"""The mode of a launch on the caller's thread alone, which itself begins all lanes anew."""
 
 NUMBERS = ("phases", "lanes", "tensors", "takers", "epoch", "mode")
 """The fields that are whole numbers, not addresses."""

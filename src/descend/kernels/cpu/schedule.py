@@ -33,7 +33,7 @@ ENTRY = ("number", "tensor", "offset", "length", "place", "strip", "piece", "sha
 and strips of column sums are kept; which of the tensor's chunks it is, of how many."""
 
 
-ORDER = ("phases", "lanes", "next", "ends", "batches", "entries")
+ORDER = ("phases", "lanes", "next", "starts", "ends", "batches", "entries")
 """How many phases and lanes there are, and where the buffers of an order lie."""
 
 
@@ -58,7 +58,7 @@ class Order:
     @cached_property
     def fields(self) -> tuple[int, ...]:
         """What a launch reads of it, as `ORDER` names it."""
-        buffers = (self.next, self.ends, self.batches, self.entries)
+        buffers = (self.next, self.starts, self.ends, self.batches, self.entries)
         return *self.starts.shape, *(buffer.ctypes.data for buffer in buffers)
 
     @cached_property

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...formula.nodes import Node, scope
 from .driver import DOMAINS
-from .glue import FIELDS, Records
+from .glue import ALONE, FIELDS, Records
 from .schedule import ORDER, Order, Schedule
+from .team import SHARE
 
 if TYPE_CHECKING:
     from . import Kernel
@@ -136,17 +137,20 @@ class Table:
     def _run(self, numbers: tuple[int, ...], epoch: int, threads: int | None) -> None:
         ctx, team = self._ctx, self.kernel.team
         work, orders = self._orders.get(numbers) or self._prepared(numbers)
-        threads = team.threads(work, threads)
+        threads = 1 if threads is None and work < 2 * SHARE else team.threads(work, threads)
         order = orders.get(threads)
         if order is None:
             order = orders[threads] = self._schedule.order(numbers, threads, self._active)
         if order is not self._pointed:
             ctx[_ORDER : _ORDER + len(ORDER)] = order.fields
             self._pointed = order
-        ctypes.memmove(*order.anew)
-        ctx[_ARRIVED] = 0
+        if threads > 1:
+            ctypes.memmove(*order.anew)
+            ctx[_ARRIVED] = 0
+            ctx[_MODE] = self.kernel.mode()
+        else:
+            ctx[_MODE] = ALONE
         ctx[_EPOCH] = epoch
-        ctx[_MODE] = self.kernel.mode()
         team.run(self._at, work, threads)
 
     def _prepared(self, numbers: tuple[int, ...]) -> tuple[int, dict[int, Order]]:
