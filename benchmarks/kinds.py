@@ -6,7 +6,8 @@
 Ours, our own AdamW and every package's way to take the same step take turns in rounds, in rotated order, each
 on parameters of its own; a round in which other processes took the processor is discarded. Every rule has a
 process of its own, so that no package's settings reach another rule. `--prepare` fills the caches of those
-who compile. docs/build_kinds.py reads the speeds of docs/kinds.md out of the table.
+who compile. docs/build_kinds.py reads the speeds of docs/kinds.md out of the table. Where a bar is in steps
+of our AdamW, the two take turns by themselves first, before other packages have laid out memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ class Case:
     measured: Measured
     cycle: int
     missing: dict[str, str] = field(default_factory=dict)
+    alone: Measured | None = None
+    """Ours and our AdamW, before any other package was there, where a bar compares the two."""
 
     def best(self) -> str | None:
         """The quickest peer, by the ratio to ours."""
@@ -102,7 +105,12 @@ class Case:
 
     def over(self, name: str, below: str = OURS) -> list[float]:
         """How many times the time of `below` a contender takes, round by round."""
-        return ratios(self.measured.step[name], self.measured.step[below])
+        step = self.rounds_with(below).step
+        return ratios(step[name], step[below])
+
+    def rounds_with(self, below: str) -> Measured:
+        """The rounds in which `below` was compared."""
+        return self.alone if below == ADAMW and self.alone is not None else self.measured
 
 
 # -- measuring, in a process per rule ---------------------------------------------------------------------
@@ -118,24 +126,32 @@ def measure(names: list[str], given: argparse.Namespace) -> Iterator[Case]:
     everything = _kinds_subjects.subjects()
     for name in names:
         subject = everything[name]
-        for size in subject.sizes:
-            if given.sizes and size.name not in given.sizes:
-                continue
+        sizes = [size for size in subject.sizes if not given.sizes or size.name in given.sizes]
+        ours_only = replace(subject, peers={})
+        compared = {size for bar in BARS if (bar.rule, bar.against) == (name, ADAMW) for size in bar.sizes}
+        alone = {
+            size.name: timed(ready(peers, ours_only, size, given)[0], size, given)
+            for size in sizes
+            if size.name in compared and not given.prepare
+        }
+        for size in sizes:
             started = time.perf_counter()
             contenders, missing = ready(peers, subject, size, given)
-            if given.prepare:
-                measured = Measured()
-            else:
-                seconds = SECONDS.get(size.name, 3.0) * given.scale
-                measured = rounds(contenders, seconds, 0.001 if given.smoke else 0.02)
+            measured = Measured() if given.prepare else timed(contenders, size, given)
             for times in measured.step.values():
                 times[:] = [t / subject.cycle for t in times]
-            yield Case(name, subject.kind, size.name, measured, subject.cycle, missing)
+            yield Case(name, subject.kind, size.name, measured, subject.cycle, missing, alone.get(size.name))
             contenders.clear()
             if not given.smoke:
                 torch._dynamo.reset()
             gc.collect()
             note(f"{time.perf_counter() - started:6.1f} s  {name}, {size.name}")
+
+
+def timed(contenders: list[Contender], size: Any, given: argparse.Namespace) -> Measured:
+    """Rounds of all contenders."""
+    seconds = SECONDS.get(size.name, 3.0) * given.scale
+    return rounds(contenders, seconds, 0.001 if given.smoke else 0.02)
 
 
 def ready(
@@ -181,7 +197,8 @@ def in_own_process(names: list[str], given: argparse.Namespace) -> list[Case]:
         command += ["--sizes", *given.sizes] if given.sizes else []
         subprocess.run(command, env=environment(given.threads), check=True)
         found = json.loads(path.read_text(encoding="utf-8"))
-    return [Case(**{**case, "measured": Measured(**case["measured"])}) for case in found]
+    read = {"measured", "alone"}
+    return [Case(**{k: Measured(**v) if k in read and v else v for k, v in case.items()}) for case in found]
 
 
 def first_steps(names: list[str], given: argparse.Namespace) -> str:
@@ -268,7 +285,8 @@ def judged(bar: Bar, c: Case) -> list[str]:
     values = c.over(OURS, ADAMW) if at_most else c.over(peer)
     middle = quartiles(values)[1]
     reached = middle <= bar.limit if at_most else middle >= bar.limit
-    verdict = "undecided: disturbed" if c.measured.disturbed else "reached" if reached else "not reached"
+    disturbed = c.rounds_with(peer).disturbed
+    verdict = "undecided: disturbed" if disturbed else "reached" if reached else "not reached"
     return [what, asked, factor(values), verdict]
 
 
