@@ -75,7 +75,8 @@ define internal void @adopt(i64 %mode) #0 {
   ret void
 }
 """
-"""Whether denormal numbers are taken for zeros, which a processor keeps apart for every thread."""
+"""Whether denormal numbers are taken for zeros, as operands and as results: bits 0x8040 of every thread's own
+control word, which `mode` reads and `adopt` sets."""
 
 _NO_MODE = """
 define i64 @mode() #0 {

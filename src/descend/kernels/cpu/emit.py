@@ -60,7 +60,8 @@ divider:
 Newton's step from an estimate of 14 bits, then one on the exact remainder. It is for zeros and from 2**-78 to
 2**127, where no remainder is lost; any other number sends its vector to the divider.
 """
-for _word, _value in (("LEAST", "i32 411041792"), ("SPAN", "i32 1719664640"), ("HALF", "float 0.5")):
+_LEAST, _MOST = 0x18800000, 0x7F000000  # the bits of 2**-78 and of 2**127
+for _word, _value in (("LEAST", f"i32 {_LEAST}"), ("SPAN", f"i32 {_MOST - _LEAST}"), ("HALF", "float 0.5")):
     _ROOT = _ROOT.replace(f"{{{_word}}}", f"<{', '.join([_value] * 16)}>")
 _ROOT = _ROOT.replace("{RSQRT}", "llvm.x86.avx512.rsqrt14.ps.512")
 

@@ -262,9 +262,8 @@ def run(stages: Sequence[Sequence[Piece]]) -> bool:
     ctx = ctypes.create_string_buffer(_HEAD.size + count * _PIECE.size)
     setters = map(symbol, _SETTERS)
     _HEAD.pack_into(ctx, 0, 0, count, 0, 0, rest(), *setters)
-    cells = ctypes.create_string_buffer(
-        4 * 8 * count
-    )  # a C++ tensor is a pointer to what Python's calls _cdata
+    # a C++ tensor is a pointer to what Python's calls _cdata
+    cells = ctypes.create_string_buffer(4 * 8 * count)
     cell = ctypes.addressof(cells)
     k = before = 0
     for stage in stages:
@@ -283,5 +282,6 @@ def run(stages: Sequence[Sequence[Piece]]) -> bool:
             k += 1
         before = k
     parallel(_work(), ctypes.addressof(ctx), min(threads, max(2, count)), 0)
-    assert not _HEAD.unpack_from(ctx)[3], "torch refused a product; what it wrote stands above"
+    if _HEAD.unpack_from(ctx)[3]:
+        raise RuntimeError("torch refused a product of matrices; its own message stands above")
     return True

@@ -117,7 +117,7 @@ class Schedule:
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
         # the next tensor's pass goes before a tensor's next one, which would wait for the chunks of the last
         turn = position + np.where(alone, 0, inner)
-        backwards = np.where((number if len(numbers) > 1 else inner) % 2, -piece, piece)
+        backwards = np.where(number % 2, -piece, piece)
         order = np.lexsort((backwards, number, -position, turn, part))
         whose = np.stack([part, np.where(free, -1, tensor), np.where(free, -1, number)])[:, order]
         phase = np.empty(len(order), np.int64)
