@@ -60,7 +60,9 @@ def test_half_of_a_symmetric_product_is_mirrored(
     made = on_every_team(lambda: steady.matmul(x, x.mT, symmetric=True), monkeypatch)
     torch.testing.assert_close(made, x @ x.mT, rtol=ROOM[dtype], atol=17 * ROOM[dtype])
     if side > 1000:
-        assert torch.equal(made, made.mT)
+        block = torch.arange(side) // 256  # inside of a block of the diagonal both halves are computed
+        apart = block[:, None] != block
+        assert torch.equal(made[:, apart], made.mT[:, apart])
 
 
 @pytest.mark.parametrize("dtype", ROOM, ids=str)

@@ -14,11 +14,12 @@ from rule_lines import Line
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-LIMIT_TORCH = 4.0
-"""Ulps of the operands that a step of ours may differ from torch's."""
+LIMIT = 5.0
+"""Ulps of the operands that a step of ours may differ from the float64 reference's and from torch's.
 
-LIMIT_REFERENCE = 5.0
-"""The same from the float64 reference. Adadelta squares a step of eight roundings; others stay < 2.5."""
+Adadelta squares a step of eight roundings; others stay < 2.5. On AMD a fifth of torch's own roots are one ulp
+off, so that Adadelta's distance from torch differs by machine.
+"""
 
 
 @contextmanager
@@ -142,8 +143,8 @@ def check_agreement(line: Line, dtype: torch.dtype, backend: str) -> None:
     """
     with torch_counts_in(dtype):
         found = distances(line, dtype, backend)
-    assert found["reference"] <= LIMIT_REFERENCE, found
-    assert min((found[path] for path in line.paths), default=0.0) <= LIMIT_TORCH, found
+    assert found["reference"] <= LIMIT, found
+    assert min((found[path] for path in line.paths), default=0.0) <= LIMIT, found
 
 
 def contenders(line: Line, p: torch.Tensor) -> dict[str, Any]:
