@@ -46,19 +46,55 @@ def test_shampoo_s_squares_are_passes_of_their_own_and_need_no_copies():
     ]
 
 
-def test_a_state_is_overwritten_only_when_nothing_needs_its_old_value():
-    order = described(stage(rules.get("soap")))
-    for basis in ("Q_L", "Q_R"):
-        renewed = next(k for k, line in enumerate(order) if line.startswith(f"{basis} <-"))
-        taken = [k for k, line in enumerate(order) if f"{basis}" in line.split("(")[-1] and k != renewed]
-        assert taken
-        assert max(taken) < renewed
+def test_a_state_is_overwritten_when_nothing_needs_its_old_value_and_bases_are_made_together():
+    program = stage(rules.get("soap"))
+    order = described(program)
+    expected = [
+        *("w_2 <- matmul(Q_L, w_8)", "w_3 <- matmul(w_2, Q_R)"),
+        *("w_5 <- matmul(Q_L, m)", "m_back <- matmul(w_5, Q_R)"),
+        *("Q_L <- eigenbasis(L, Q_L)", "Q_R <- eigenbasis(R, Q_R)"),
+        *("element: p", "w_6 <- matmul(Q_L, m_back)", "m <- matmul(w_6, Q_R)"),
+    ]
+    assert order[order.index("element: v m w_8") + 1 :] == expected
 
 
-def test_words_that_nothing_waits_for_are_done_together():
-    order = described(stage(rules.get("soap")))
-    at = order.index("Q_L <- eigenbasis(L, Q_L)")
-    assert order[at + 1] == "Q_R <- eigenbasis(R, Q_R)"
+def test_what_only_repeated_words_take_is_made_as_seldom():
+    routines = [r for words in stage(rules.get("soap")).routines for r in words]
+    seldom = [r.out for r in routines if r.repeats]
+    assert seldom == ["w_5", "m_back", "Q_L", "Q_R", "w_6", "m"]
+    assert {str(r.numbers.row[-1].word) for r in routines if r.repeats} == {"precondition_frequency"}
+
+
+def turning(p, g, t, m=State(), Q=L, S=State(shape="left"), k=3.0, lr=0.1):
+    """m lives in the basis Q, which is renewed now and then; S remembers what it was."""
+    S = S + matmul(g, transpose(g))
+    m = m + matmul(transpose(Q), g)
+    p = p - lr * matmul(Q, m)
+    back = matmul(Q, m)
+    Q = every(k, t, eigenbasis(S, Q), Q)
+    m = every(k, t, matmul(transpose(Q), back), m)
+    return p, m, Q, S
+
+
+def handed_on(p, g, t, Q=L, S=State(shape="left"), D=State(shape="left"), k=2.0, lr=0.1):
+    """A state that is kept from what another one was before that one is renewed."""
+    S = S + matmul(g, transpose(g))
+    D = every(k, t, matmul(Q, Q), D)
+    Q = every(k, t, inverse_root(S, 4, 1e-2), Q)
+    p = p - lr * matmul(D, matmul(Q, g))
+    return p, Q, S, D
+
+
+def between(p, g, t, D=L, k=2.0, lr=0.1):
+    """A state that a pass writes in every step and a word every k steps."""
+    D = every(k, t, matmul(g, transpose(g)), 0.5 * D)
+    p = p - lr * matmul(D, g)
+    return p, D
+
+
+@pytest.mark.parametrize("formula", [turning, handed_on, between], ids=lambda f: f.__name__)
+def test_states_of_words_that_run_now_and_then(formula):
+    check(formula, steps=8)
 
 
 def test_a_word_of_an_old_value_is_not_put_off():
@@ -180,6 +216,14 @@ def old_and_new(p, g, t, L=L, Q=L, k=10.0):
     return p, L, Q
 
 
+def exchanged(p, g, t, L=L, Q=L, k=10.0):
+    old = L
+    L = every(k, t, matmul(Q, Q), L)
+    Q = every(k, t, matmul(old, old), Q)
+    p = p - matmul(matmul(L, Q), g)
+    return p, L, Q
+
+
 def per_element(p, g, m=State(shape="rows"), lr=0.1):
     m = matmul(g, transpose(g))
     p = p - lr * g
@@ -198,6 +242,7 @@ WRONG = [
     (not_kept, "kept in a state"),
     (no_step, "every.k, t"),
     (no_word, "repeats a matrix word"),
+    (exchanged, "what the other one was"),
     (per_element, "'m' is"),
 ]
 

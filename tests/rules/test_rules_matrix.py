@@ -386,3 +386,21 @@ def test_what_it_cannot_take_is_refused() -> None:
     opt.state[p[0]]["left"] = torch.zeros(2, 2)
     with pytest.raises(descend.UsageError, match="'left' has shape"):
         opt.step()
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_precond_dim": 5}, {"max_precond_dim": 1}], ids=str)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 3, 2, 2)], ids=str)
+def test_states_that_words_write_may_lie_in_any_order_in_memory(
+    shape: tuple[int, ...], limits: dict[str, float]
+) -> None:
+    plain = drawn([shape], torch.float64)[0]
+    turned = plain.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    found = []
+    for p in (plain, turned):
+        opt = descend.optimizer("soap")([p], precondition_frequency=2, **limits)
+        for t in range(1, 6):
+            give([p], t)
+            opt.step()
+        found += [p.detach(), opt.state[p]["exp_avg"]]
+    torch.testing.assert_close(found[2:], found[:2], rtol=1e-9, atol=1e-12)
+    assert found[1].abs().sum() > 0

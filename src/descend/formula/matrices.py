@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from .nodes import Node, is_matrix, text, walk
+from .nodes import Node, is_matrix, name, text, walk
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
@@ -17,7 +17,7 @@ class Routine:
 
     `out` and the `arguments` name operands, an argument with whether it is transposed. `numbers` are the
     word's other arguments, computed on the host; with `repeats` the last of them is k, and the routine runs
-    at the first step and every k steps after it.
+    at the first step and every k steps after it, as what only such routines take does too.
     """
 
     op: str
@@ -38,13 +38,15 @@ class Matrices:
     """Every matrix word of a rule whose new values are `new`, and the operands between them and the passes.
 
     `steps` are the words that run, arguments before the words that use them, each with its result's operand;
-    `kept` the states that a word writes itself, every k steps; `materialised` what passes must write for
-    them; `temporaries` the operands that live only during a step, with their domains.
+    `kept` the states that a word writes itself, every k steps, and `between` what some of them are otherwise,
+    which a pass writes in every step; `materialised` what passes must write for the words; `temporaries` the
+    operands that live only during a step, with their domains.
     """
 
     def __init__(self, rule: Rule, rewrite: Rewriter, new: Mapping[str, Node]) -> None:
         self._rule, self._rewrite, self._new = rule, rewrite, new
         self.kept = {word: n for word, n in new.items() if n.op == "every"}
+        self.between = {word: n.args[3] for word, n in self.kept.items() if n.args[3] != name(word)}
         self.steps: dict[Node, str] = {}
         self.materialised: dict[str, Node] = {}
         self.temporaries: dict[str, str] = {}
@@ -66,19 +68,41 @@ class Matrices:
 
     def operand(self, matrix: Node) -> tuple[str, bool]:
         """Where an argument lies, and whether it is transposed there."""
-        turned = matrix.op == "transpose"
-        inner = matrix.args[0] if turned else matrix
-        return (inner.word if inner.op == "name" else self.steps.get(inner) or self._held[inner]), turned
+        inner = untransposed(matrix)
+        word = inner.word if inner.op == "name" else self.steps.get(inner) or self._held[inner]
+        return word, matrix.op == "transpose"
 
-    def routine(self, n: Node) -> Routine:
-        """A word as what runs between two passes."""
+    def word(self, n: Node) -> str:
+        """What a step does: the word that `every` repeats, or its own."""
+        return (n.args[2] if n.op == "every" else n).op
+
+    def precedes(self, m: Node, n: Node) -> bool:
+        """Whether a step must be done before another, which takes its result or overwrites what it takes."""
+        taken = set(map(untransposed, self.taken(m)))
+        overwrites = self.steps[n] in self.kept and m != n
+        return m in map(untransposed, self.taken(n)) or (
+            overwrites and any(self.operand(x)[0] == self.steps[n] for x in taken - self.steps.keys())
+        )
+
+    def periods(self, needed: Container[Node]) -> dict[Node, Node]:
+        """The k of every word that runs every k steps; passes take the results of those in `needed`."""
+        found = {n: n.args[0] for n in self.steps if n.op == "every"}
+        for n in reversed(self.steps):
+            takers = {found.get(m) for m in self.steps if n in map(untransposed, self.taken(m))}
+            if n not in found and n not in needed and len(takers) == 1:
+                (k,) = takers
+                found |= {n: k} if k is not None else {}
+        return found
+
+    def routine(self, n: Node, k: Node | None) -> Routine:
+        """A word as what runs between two passes, every k steps where there is a k."""
         inner = n.args[2] if n.op == "every" else n
-        numbers = [*inner.args[len(self.taken(n)) :], *([n.args[0]] if n.op == "every" else [])]
+        numbers = [*inner.args[len(self.taken(n)) :], *([] if k is None else [k])]
         scalars = tuple(s.name for s in self._rule.states if s.scalar)
         given = ("t", *(h.name for h in self._rule.hypers), *self._rule.shape_words, *scalars)
         program = ScalarProgram(given, tuple(numbers), {})
         arguments = tuple(map(self.operand, self.taken(n)))
-        return Routine(inner.op, self.steps[n], arguments, program, n.op == "every")
+        return Routine(inner.op, self.steps[n], arguments, program, k is not None)
 
     def _check(self, n: Node) -> None:
         if self._rewrite.domain(n) == "turned":
@@ -90,7 +114,7 @@ class Matrices:
             raise ShapeError("'every' counts steps: write every(k, t, …, old)", n)
         if not is_matrix(n.args[2]) or n.args[2].op in ("transpose", "every"):
             raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)", n)
-        if word is None or n.args[3].op != "name" or n.args[3].word != word:
+        if word is None:
             raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)", n)
 
     def _out(self, n: Node) -> str:
@@ -101,14 +125,15 @@ class Matrices:
 
     def _hold(self, matrix: Node) -> None:
         """See that an argument lies in memory when the word runs."""
-        inner = matrix.args[0] if matrix.op == "transpose" else matrix
+        inner = untransposed(matrix)
         if inner.op == "name" or inner in self.steps or inner in self._held:
             return
         if inner.op == "transpose":
             raise ShapeError("'transpose' of a transposed matrix is the matrix", inner)
         if self._rewrite.domain(inner) == "turned":
             raise ShapeError("a transposed matrix only stands directly inside matmul(…)", inner)
-        word = next((word for word, made in self._new.items() if made == inner), None)
+        written = {**self._new, **self.between}
+        word = next((word for word, made in written.items() if made == inner), None)
         if word is None:
             word = self.temporary(inner)
             self.materialised[word] = inner
@@ -123,3 +148,8 @@ class Matrices:
             word, k = f"{stem}_{k}", k + 1
         self.temporaries[word] = self._rewrite.domain(n)
         return word
+
+
+def untransposed(matrix: Node) -> Node:
+    """The matrix that an argument of a word is or is the transpose of."""
+    return matrix.args[0] if matrix.op == "transpose" else matrix

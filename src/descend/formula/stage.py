@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NoReturn
 
-from .matrices import Matrices, Routine
+from .matrices import Matrices, Routine, untransposed
 from .nodes import Node, is_reduction, walk
 from .nodes import name as leaf
 from .program import Pass, Program
@@ -67,7 +67,8 @@ class _Stager:
         if not changed:
             self._refuse("nothing changes: p and the states are returned as they came; write p = p - lr * …")
         self.new = {w: self.rewrite(self.outputs[w]) for w in changed if w not in self.matrices.kept}
-        self.new |= {word: self.rewrite(n) for word, n in self.matrices.materialised.items()}
+        for written in (self.matrices.between, self.matrices.materialised):
+            self.new |= {word: self.rewrite(n) for word, n in written.items()}
         self.domains |= self.matrices.temporaries
         self._levels: dict[Node, int] = {}
 
@@ -132,7 +133,7 @@ class _Stager:
             passes.append(Pass(domain, reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars))
             known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
         final = ScalarProgram((), (), rest, known, first)
-        routines = self._routines(run_at, [*cuts])
+        routines = self._routines(run_at, cuts)
         return Program(
             self.rule,
             tuple(self.domains),
@@ -192,23 +193,23 @@ class _Stager:
         """Put off what comes too early for a matrix word: words in `run_at`, and writes, which it returns."""
         late: dict[str, int] = {}
         width, steps = len(_ORDER), self.matrices.steps
+        taken = {n: {*map(untransposed, self.matrices.taken(n))} for n in steps}
         for n, out in steps.items():
             bounds = [run_at[n]]
-            for matrix in self.matrices.taken(n):
-                inner = matrix.args[0] if matrix.op == "transpose" else matrix
+            for matrix in taken[n]:
                 word, _ = self.matrices.operand(matrix)
-                if inner in steps:
-                    bounds.append(run_at[inner] + (out in self.matrices.kept or inner.op == "every"))
-                elif inner != leaf(word):
+                if matrix in steps:
+                    bounds.append(run_at[matrix] + (out in self.matrices.kept or matrix.op == "every"))
+                elif matrix != leaf(word):
                     bounds.append(write_in[word] // width + 1)
             if out in self.matrices.kept:  # it overwrites what others still want to read
-                taking = {m: {_untransposed(x) for x in self.matrices.taken(m)} for m in steps}
-                bounds += [run_at[m] for m, taken in taking.items() if m != n and leaf(out) in taken]
+                bounds += [run_at[m] for m in steps if self.matrices.precedes(m, n)]
                 bounds += [at // width + 1 for at, cut in cuts.items() if out in cut.old]
-                waited_for = {m for taken in taking.values() for m in taken}
+                bounds += [write_in[out] // width + 1] if out in self.matrices.between else []
+                waited_for = {m for matrices in taken.values() for m in matrices}
                 waited_for |= {m for cut in cuts.values() for m in cut.results}
                 old = {leaf(word) for word in write_in}
-                if n not in waited_for and not old & taking[n]:  # all such words are done together
+                if n not in waited_for and not old & taken[n]:  # all such words are done together
                     bounds.append(max(run_at.values()))
             run_at[n] = max(bounds)
             for at, cut in cuts.items():
@@ -217,20 +218,36 @@ class _Stager:
             for matrix in self.matrices.taken(n):
                 word, _ = self.matrices.operand(matrix)
                 start = width * run_at[n]
-                if _untransposed(matrix) == leaf(word) and write_in.get(word, start) < start:
+                if untransposed(matrix) == leaf(word) and write_in.get(word, start) < start:
                     late[word] = start + _ORDER.index(self.domains[word])
         return late
 
-    def _routines(self, run_at: dict[Node, int], positions: list[int]) -> tuple[tuple[Routine, ...], ...]:
-        """The matrix words before each pass, and after the last; those that overwrite a state come last."""
-        kept = self.matrices.kept
-        order = sorted(run_at, key=lambda n: (run_at[n], self.matrices.steps[n] in kept))
-        starts = [*positions, len(_ORDER) * (1 + max(run_at.values(), default=0))]
-        sorted_in: list[list[Routine]] = [[] for _ in starts]
-        for n in order:
+    def _routines(self, run_at: dict[Node, int], cuts: dict[int, _Cut]) -> tuple[tuple[Routine, ...], ...]:
+        """The matrix words before each pass, and after the last."""
+        periods = self.matrices.periods({n for cut in cuts.values() for n in cut.results})
+        starts = [*cuts, len(_ORDER) * (1 + max(run_at.values(), default=0))]
+        sorted_in: list[list[Node]] = [[] for _ in starts]
+        for n in run_at:
             place = next(k for k, at in enumerate(starts) if at >= len(_ORDER) * run_at[n])
-            sorted_in[place].append(self.matrices.routine(n))
-        return tuple(map(tuple, sorted_in))
+            sorted_in[place].append(n)
+        return tuple(
+            tuple(self.matrices.routine(n, periods.get(n)) for n in self._in_order(words))
+            for words in sorted_in
+        )
+
+    def _in_order(self, words: list[Node]) -> list[Node]:
+        """Matrix words so that none is too early, and those of one kind, which are done at once, together."""
+        left, ordered = list(words), list[Node]()
+        while left:
+            ready = [n for n in left if not any(self.matrices.precedes(m, n) for m in left)]
+            if not ready:
+                out = self.matrices.steps[left[0]]
+                self._refuse(f"{out!r} and another state each want what the other one was before", out)
+            kinds = {self.matrices.word(n): n for n in reversed(ready)}
+            last = self.matrices.word(ordered[-1]) if ordered else "matmul"
+            ordered.append(kinds.get(last) or kinds.get("matmul") or ready[0])
+            left.remove(ordered[-1])
+        return ordered
 
     def _where(self, wrong: Node) -> str:
         """The first name whose value holds an operation."""
@@ -271,6 +288,8 @@ class _Stager:
         def visit(n: Node) -> Node:
             if n in written_before:
                 n = leaf(written_before[n])
+                if n.word in self.matrices.kept:
+                    cut.old.add(n.word)
                 cut.reads.setdefault(n.word)
                 return n
             if n in self.matrices.steps:
@@ -335,7 +354,3 @@ class _Cut:
         self.results: set[Node] = set()
         self.old: set[str] = set()
         self.seen: dict[Node, None] = {}
-
-
-def _untransposed(matrix: Node) -> Node:
-    return matrix.args[0] if matrix.op == "transpose" else matrix

@@ -191,9 +191,13 @@ class Workshop:
             return
         domain, found = self.program.domains[word], iter(made)
         for i in places:
-            blocks = self.shape.blocks(self._operand(word, i), domain)
+            operand = self._operand(word, i)
+            whole = operand.contiguous()  # of another order in memory, a block is no view
+            blocks = self.shape.blocks(whole, domain)
             for k in kind:
                 blocks[k].copy_(next(found))
+            if whole is not operand:
+                operand.copy_(whole)
 
     def _operand(self, word: str, i: int) -> torch.Tensor:
         if word in self.stacks:

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from .cpu import products
+from .cpu.compiler import has_tiles
 from .cpu.products import Piece
 from .cpu.team import openmp, pool
 
@@ -104,7 +105,8 @@ def pieces(
 ) -> list[Piece]:
     """out <- x @ y, or beta*add + alpha*x@y, of matrices [n, rows, inner] and [n, inner, columns].
 
-    The work is cut by shape and type alone. Of a `symmetric` result only one half is computed.
+    The work is cut by shape and type alone. Of a `symmetric` result only one half is computed, where that
+    pays: AMX multiplies a few hundred rows in less time than the strips of a half take to hand out.
     """
     (n, rows, inner), columns = x.shape, y.shape[-1]
     work = rows * inner * columns
@@ -114,9 +116,10 @@ def pieces(
         groups = [slice(i, i + many) if min(many, n) > 1 else i for i in starts]  # a lone one as a matrix
         return [Piece(out[k], x[k], y[k], None if add is None else add[k], beta, alpha) for k in groups]
     half = x.dtype == torch.bfloat16
-    symmetric = symmetric and rows >= (1024 if half else 384)
+    least, tall = (1024, 256) if half and has_tiles() else (384, 128)
+    symmetric = symmetric and rows >= least
     if symmetric:
-        regions = _triangle(rows, 256 if half else 128)
+        regions = _triangle(rows, tall)
         y = x.mT if y is x else y  # the same numbers, of which a strip needs whole rows
     else:
         regions = _cuts(rows, columns, by_columns=half)

@@ -52,6 +52,12 @@ def vector_width() -> int:
     return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
 
 
+@cache
+def has_tiles() -> bool:
+    """Whether this machine multiplies whole tiles of bfloat16 matrices (AMX)."""
+    return bool(llvm.get_host_cpu_features().get("amx-bf16"))
+
+
 def optimised(ir: str) -> Any:
     """The module of `ir` after LLVM's passes."""
     machine, _, _ = _target()

@@ -214,6 +214,26 @@ class Lanes:
         name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
 
+    def nan_bits(self, out: Lines, value: str) -> str:
+        """Bits that make a NaN of any number where `value` is NaN, and change nothing elsewhere."""
+        nan = out.emit(f"fcmp uno {self.vector} {value}, {value}")
+        return out.emit(f"sext {self.truth} {nan} to {self._bits}")
+
+    def bounded(self, out: Lines, op: str, bound: str, x: str, nan_bits: str | None, note: str) -> str:
+        """The "minimum" or "maximum" of x and of a bound whose `nan_bits` were found outside of the loop."""
+        nearer = out.emit(f"fcmp {'olt' if op == 'minimum' else 'ogt'} {self.vector} {bound}, {x}")
+        chosen = out.emit(f"select {self.truth} {nearer}, {self.vector} {bound}, {self.vector} {x}", note)
+        if nan_bits is None:
+            return chosen
+        bits = out.emit(
+            f"or {self._bits} {out.emit(f'bitcast {self.vector} {chosen} to {self._bits}')}, {nan_bits}"
+        )
+        return out.emit(f"bitcast {self._bits} {bits} to {self.vector}")
+
+    @property
+    def _bits(self) -> str:
+        return f"<{self.width} x {'i64' if self.precision == 'float64' else 'i32'}>"
+
     def fetch(self, out: Lines, at: str, ahead: int) -> None:
         """Ask for the memory so many bytes behind an address; past the end of a tensor nothing happens."""
         out.declared["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"

@@ -138,15 +138,18 @@ class Renderer:
         width, lanes = self.width, self.lanes
         head = Lines([], declared)
         values = self._before(head)
+        nan_bits = {
+            n: lanes.nan_bits(head, values[n]) for n in map(self._bound, self.one.body) if n in values
+        }
         signature = "".join(f"ptr noalias {symbol}, " for symbol, _, _ in self._pointers)
         signature += "i64 %first, " if self.one.is_random else ""
         whole = Lines([], declared, head.count)
-        self._elements(whole, values, "%i", None)
+        self._elements(whole, values, nan_bits, "%i", None)
         rest = Lines([], declared, whole.count)
         index = ", ".join(f"i64 {k}" for k in range(width))
         left = rest.emit("sub i64 %n, %full")
         mask = rest.emit(f"icmp ult <{width} x i64> <{index}>, {lanes.splat(rest, left, 'i64')}")
-        self._elements(rest, values, "%full", mask)
+        self._elements(rest, values, nan_bits, "%full", mask)
         last = Lines([], declared, rest.count)
         for k, reduction in enumerate(self._lanewise):
             self._finish(last, reduction, k)
@@ -176,6 +179,16 @@ class Renderer:
                 "}",
             ]
         )
+
+    def _bound(self, n: Node) -> Node | None:
+        """The argument of a minimum or maximum that does not change along a run."""
+        if n.op not in ("minimum", "maximum"):
+            return None
+        return next((a for a in n.args if a.op == "const" or self._is_steady(a)), None)
+
+    def _is_steady(self, n: Node) -> bool:
+        """Whether a value is at hand before the loop."""
+        return n in self.scalars or (n in self.operands and not self._inside(self.operands[n]))
 
     @property
     def _lanewise(self) -> list[Node]:
@@ -208,7 +221,14 @@ class Renderer:
             out.lines += [f"  %sum{k} = alloca {lanes.wide}", f"  store {lanes.wide} {start}, ptr %sum{k}"]
         return values
 
-    def _elements(self, out: Lines, leaves: dict[Node, str], index: str, mask: str | None) -> None:
+    def _elements(
+        self,
+        out: Lines,
+        leaves: dict[Node, str],
+        nan_bits: dict[Node, str],
+        index: str,
+        mask: str | None,
+    ) -> None:
         lanes = self.lanes
         values = dict(leaves)
         pointers: dict[Node, str] = {}
@@ -226,14 +246,21 @@ class Renderer:
             note = f"{self.program.labels[n]} = {text(n, labels)}"
             if is_random(n):
                 place = out.emit(f"add i64 %first, {index}")
-                given = (out, lanes, values[n.args[0]])
+                keyed = (out, lanes, values[n.args[0]])
                 if n.op == "normal":
-                    values[n] = chance.normal(*given, place, note)
+                    values[n] = chance.normal(*keyed, place, note)
                 else:
-                    values[n] = chance.uniform(*given, 0, place, note)
+                    values[n] = chance.uniform(*keyed, 0, place, note)
                 labels[n] = self.program.labels[n]
                 continue
-            values[n] = lanes.operation(out, n.op, [self._value(a, values) for a in n.args], note)
+            given = [self._value(a, values) for a in n.args]
+            bound = self._bound(n)
+            if bound is None:
+                values[n] = lanes.operation(out, n.op, given, note)
+            else:
+                x = given[1 - n.args.index(bound)]
+                limit = self._value(bound, values)
+                values[n] = lanes.bounded(out, n.op, limit, x, nan_bits.get(bound), note)
             labels[n] = self.program.labels[n]
         for k, reduction in enumerate(self._lanewise):
             self._add(out, f"%sum{k}", reduction, values, mask)
