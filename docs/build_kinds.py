@@ -46,7 +46,7 @@ ORACLES: dict[str, list[tuple[str, str, str]]] = {
     "muon": [("torch.optim 2.13.0", "3.6e-15", "roundings, in bfloat16 products as torch has them")],
     "muon_rms": [("torch.optim 2.13.0", "4.9e-15", "roundings")],
     "shampoo": [("pytorch_optimizer 4.1.0, a root every step", "8.9e-16", "roundings")],
-    "soap": [("pytorch_optimizer 4.1.0", "3.3e-08", "it makes its columns orthogonal in float32")],
+    "soap": [("pytorch_optimizer 4.1.0", "3.4e-08", "it makes its columns orthogonal in float32")],
     "grams": [("pytorch_optimizer 4.1.0", "2.7e-15", "roundings")],
     "mars": [
         (
