@@ -53,6 +53,12 @@ def vector_width() -> int:
 
 
 @cache
+def divider_is_slow() -> bool:
+    """Whether a root costs more than the fourteen instructions that make one; on AMD's machines it does not."""
+    return not llvm.get_host_cpu_name().startswith("znver")
+
+
+@cache
 def has_tiles() -> bool:
     """Whether this machine multiplies whole tiles of bfloat16 matrices (AMX)."""
     return bool(llvm.get_host_cpu_features().get("amx-bf16"))

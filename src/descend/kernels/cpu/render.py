@@ -14,6 +14,7 @@ from functools import cached_property
 from ...formula.nodes import Node, is_random, name, scope, text
 from ...formula.program import Pass, Program
 from . import chance
+from .compiler import divider_is_slow
 from .emit import STORAGE, Lanes, Lines, compute_type
 
 AHEAD = 2048
@@ -56,9 +57,10 @@ class Renderer:
     def _waits_for_divider(self) -> bool:
         """Whether roots are sooner made of multiplications, beside all else that a vector asks for.
 
-        In cycles of a core with AVX-512: the divider takes 12 for a root and 10 for a division; two other
-        instructions begin in each, of which a root takes 14 and a sum 7. Nothing is gained where both are
-        near, and a root that is one for a row is better left where the compiler can take it out of the loop.
+        In cycles of Intel's cores with AVX-512: the divider takes 12 for a root and 10 for a division; two
+        other instructions begin in each, of which a root takes 14 and a sum 7. (On AMD's Zen 4 it takes 10 and
+        6, and one begins.) Nothing is gained where both are near, and a root that is one for a row is better
+        left where the compiler can take it out of the loop.
         """
         ops = [n.op for n in self.one.body]
         roots, divisions = ops.count("sqrt"), ops.count("div")
@@ -66,7 +68,12 @@ class Renderer:
         divided = max(others / 2, 12 * roots + 10 * divisions)
         multiplied = max((others + 14 * roots) / 2, 10 * divisions)
         sixteen = (compute_type(self.dtypes[0]), self.width) == ("float32", 16)
-        return sixteen and not self.program.is_matrix(self.number) and multiplied < 0.8 * divided
+        return (
+            sixteen
+            and divider_is_slow()
+            and not self.program.is_matrix(self.number)
+            and multiplied < 0.8 * divided
+        )
 
     @cached_property
     def operands(self) -> dict[Node, Operand]:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ...formula.nodes import Node, scope
 from .driver import DOMAINS
@@ -68,13 +69,15 @@ class Table:
         for k, v in enumerate(program.vectors):
             extent = self.extents[scope(v)]
             vectors[:, k] = self._vectors[k].ctypes.data + 8 * (np.cumsum(extent) - extent)
+        # in torch's memory, where vectors of sums do not lie across two cache lines
+        scratch = torch.zeros(self._schedule.scratch, dtype=torch.float64, device="cpu").numpy()
         several = len(program.passes) * (n + 1)
         return {
             "extents": extents,
             "totals": extents.sum(1),
             "sums": np.zeros(self._schedule.sums + 1),
             "vectors": vectors,
-            "scratch": np.zeros(self._schedule.scratch),
+            "scratch": scratch,
             "records": np.zeros((n, self._records.width)),
             "all": np.zeros(len(self._records.sums) + 1),
             "left": np.zeros(several, np.int64),
