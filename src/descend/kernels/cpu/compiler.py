@@ -54,7 +54,7 @@ def vector_width() -> int:
 
 @cache
 def divider_is_slow() -> bool:
-    """Whether a root costs more than the fourteen instructions that make one; on AMD's machines it does not."""
+    """Whether a root costs more than the fourteen instructions that make one; on AMD's it does not."""
     return not llvm.get_host_cpu_name().startswith("znver")
 
 
