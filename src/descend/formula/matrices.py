@@ -45,7 +45,7 @@ class Matrices:
 
     def __init__(self, rule: Rule, rewrite: Rewriter, new: Mapping[str, Node]) -> None:
         self._rule, self._rewrite, self._new = rule, rewrite, new
-        self.kept = {word: n for word, n in new.items() if n.op == "every"}
+        self.kept = _kept(new)
         self.between = {word: n.args[3] for word, n in self.kept.items() if n.args[3] != name(word)}
         self.steps: dict[Node, str] = {}
         self.materialised: dict[str, Node] = {}
@@ -53,6 +53,9 @@ class Matrices:
         self._held: dict[Node, str] = {}
         found = [n for n in walk(rule.outputs.values()) if is_matrix(n) and n.op != "transpose"]
         repeated = {n.args[2] for n in found if n.op == "every"}
+        repeated -= {*rule.outputs.values()}  # these are wanted in every step, as is what another takes
+        for n in walk(rule.outputs.values()):
+            repeated -= {a for i, a in enumerate(n.args) if (n.op, i) != ("every", 2)}
         for n in found:
             self._check(n)
             if n not in repeated:
@@ -148,6 +151,18 @@ class Matrices:
             word, k = f"{stem}_{k}", k + 1
         self.temporaries[word] = self._rewrite.domain(n)
         return word
+
+
+def _kept(new: Mapping[str, Node]) -> dict[str, Node]:
+    """The state that each `every` writes; passes copy it to others of the same value.
+
+    One that is itself between the words comes first: no pass has to write it.
+    """
+    found: dict[Node, str] = {}
+    for word, n in new.items():
+        if n.op == "every" and (n not in found or n.args[3] == name(word)):
+            found[n] = word
+    return {word: n for n, word in found.items()}
 
 
 def untransposed(matrix: Node) -> Node:

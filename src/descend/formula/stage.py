@@ -55,8 +55,9 @@ class _Stager:
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = rule.outputs
-        kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
-        self.rewrite = Rewriter(self.domains, kept_whole, rule.start)
+        whole = [*self.outputs.values()] if rule.reduces else []
+        whole += [n.args[3] for n in whole if n.op == "every"]
+        self.rewrite = Rewriter(self.domains, frozenset(whole), rule.start)
         try:
             for word, n in self.outputs.items():
                 self._check(word, n)
@@ -209,7 +210,10 @@ class _Stager:
                 waited_for = {m for matrices in taken.values() for m in matrices}
                 waited_for |= {m for cut in cuts.values() for m in cut.results}
                 old = {leaf(word) for word in write_in}
-                if n not in waited_for and not old & taken[n]:  # all such words are done together
+                others_wait = any(self.matrices.precedes(n, m) for m in steps)
+                if (
+                    n not in waited_for and not others_wait and not old & taken[n]
+                ):  # all such are done together
                     bounds.append(max(run_at.values()))
             run_at[n] = max(bounds)
             for at, cut in cuts.items():

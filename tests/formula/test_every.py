@@ -1,0 +1,98 @@
+"""`every`: words for whole matrices that run now and then, and states that are kept between them."""
+
+import pytest
+from matrix_checks import check
+
+from descend.formula import State
+from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, transpose
+
+L = State(shape="left")
+
+
+def turning(p, g, t, m=State(), Q=L, S=State(shape="left"), k=3.0, lr=0.1):
+    """m lives in the basis Q, which is renewed now and then; S remembers what it was."""
+    S = S + matmul(g, transpose(g))
+    m = m + matmul(transpose(Q), g)
+    p = p - lr * matmul(Q, m)
+    back = matmul(Q, m)
+    Q = every(k, t, eigenbasis(S, Q), Q)
+    m = every(k, t, matmul(transpose(Q), back), m)
+    return p, m, Q, S
+
+
+def handed_on(p, g, t, Q=L, S=State(shape="left"), D=State(shape="left"), k=2.0, lr=0.1):
+    """A state that is kept from what another one was before that one is renewed."""
+    S = S + matmul(g, transpose(g))
+    D = every(k, t, matmul(Q, Q), D)
+    Q = every(k, t, inverse_root(S, 4, 1e-2), Q)
+    p = p - lr * matmul(D, matmul(Q, g))
+    return p, Q, S, D
+
+
+def between(p, g, t, D=L, k=2.0, lr=0.1):
+    """A state that a pass writes in every step and a word every k steps."""
+    D = every(k, t, matmul(g, transpose(g)), 0.5 * D)
+    p = p - lr * matmul(D, g)
+    return p, D
+
+
+def two_names(p, g, t, D=L, E=State(shape="left"), k=2.0, lr=0.1):
+    """Two states with one value: the second is a copy."""
+    D = every(k, t, matmul(g, transpose(g)), 0.5 * D)
+    p = p - lr * matmul(D, g)
+    E = D
+    return p, D, E
+
+
+def two_kept(p, g, t, D=L, E=State(shape="left"), k=2.0, lr=0.1):
+    """The same where one of the two is kept as it is."""
+    E = every(k, t, matmul(g, transpose(g)), E)
+    D = E
+    p = p - lr * matmul(E, g)
+    return p, D, E
+
+
+def also_summed(p, g, t, S=L, D=State(shape="left"), k=2.0, lr=0.1):
+    """A word that a state keeps now and then and another one sums up in every step."""
+    s = matmul(g, transpose(g))
+    S = 0.9 * S + s
+    D = every(k, t, s, D)
+    p = p - lr * matmul(D, g)
+    return p, S, D
+
+
+def also_taken(p, g, t, S=L, Q=State(shape="left"), k=2.0, lr=0.1):
+    """A word that a state keeps now and then and another word takes in every step."""
+    S = S + matmul(g, transpose(g))
+    root = inverse_root(S, 4, 1e-2)
+    Q = every(k, t, root, Q)
+    p = p - lr * matmul(matmul(Q, root), g)
+    return p, S, Q
+
+
+def handed_late(p, g, t, Q=L, S=State(shape="left"), D=State(shape="left"), k=2.0, lr=0.1):
+    """D is made of the old Q, and p still takes the old D."""
+    S = S + matmul(g, transpose(g))
+    old = D
+    D = every(k, t, matmul(Q, Q), D)
+    Q = every(k, t, inverse_root(S, 4, 1e-2), Q)
+    p = p - lr * matmul(Q, matmul(old, g))
+    return p, Q, S, D
+
+
+def scaled(p, g, t, m=State(), Q=L, S=State(shape="left"), k=2.0, lr=0.1, beta=0.9):
+    """What m is between the words stands in a sum, where its factor could be drawn into another."""
+    S = S + matmul(g, transpose(g))
+    m = beta * m
+    p = p - lr * (2 * m + matmul(Q, m))
+    Q = every(k, t, inverse_root(S, 4, 1e-2), Q)
+    m = every(k, t, matmul(Q, g), m)
+    return p, m, Q, S
+
+
+FORMULAS = [turning, handed_on, between, two_names, two_kept, also_summed, also_taken, handed_late, scaled]
+
+
+@pytest.mark.parametrize("formula", FORMULAS, ids=lambda f: f.__name__)
+def test_states_of_words_that_run_now_and_then(formula):
+    check(formula, steps=8, signs=formula is not turning)
