@@ -159,14 +159,6 @@ def old_and_new(p, g, t, L=L, Q=L, k=10.0):
     return p, L, Q
 
 
-def exchanged(p, g, t, L=L, Q=L, k=10.0):
-    old = L
-    L = every(k, t, matmul(Q, Q), L)
-    Q = every(k, t, matmul(old, old), Q)
-    p = p - matmul(matmul(L, Q), g)
-    return p, L, Q
-
-
 def per_element(p, g, m=State(shape="rows"), lr=0.1):
     m = matmul(g, transpose(g))
     p = p - lr * g
@@ -185,7 +177,6 @@ WRONG = [
     (not_kept, "kept in a state"),
     (no_step, "every.k, t"),
     (no_word, "repeats a matrix word"),
-    (exchanged, "what the other one was"),
     (per_element, "'m' is"),
 ]
 

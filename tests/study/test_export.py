@@ -261,7 +261,7 @@ def test_what_a_state_is_between_the_steps_of_every() -> None:
     def fading(p, g, t, m=State(), D=State(shape="left"), k=2.0, lr=0.1):
         square = matmul(g, transpose(g))
         D = every(k + 1, t, square, 0.5 * D)
-        now = every(k, t, newton_schulz(g, 5, 3.0, -3.0, 1.0, 1e-7, 64), 0.9 * m + g)
+        now = every(k, t, newton_schulz(m + g, 5, 3.0, -3.0, 1.0, 1e-7, 64), 0.9 * m + g)
         m = now
         p = p - lr * (matmul(D, g) + m)
         return p, m, D
