@@ -3,8 +3,9 @@
 import pytest
 from matrix_checks import check
 
+from descend.errors import FormulaError
 from descend.formula import State, rule_of, stage
-from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, transpose
+from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, newton_schulz, norm, transpose
 
 L = State(shape="left")
 
@@ -153,3 +154,63 @@ def test_a_word_whose_state_a_pass_copies_runs_as_seldom_too():
     for formula in CROSSED:
         routines = [r for words in stage(rule_of(formula)).routines for r in words]
         assert any(r.repeats and r.out not in ("S", "Q", "m") for r in routines), formula
+
+
+def no_matrix(p, g, t, Q=L, k=2.0):
+    Q = every(k, t, matmul(g, transpose(g)), 0)
+    p = p - matmul(Q, g)
+    return p, Q
+
+
+def k_an_element(p, g, t, m=State()):
+    m = every(p, t, newton_schulz(g, 5, 3.0, -3.0, 1.0, 1e-7, 64), 0.9 * m + g)
+    p = p - m
+    return p, m
+
+
+def k_a_sum(p, g, t, m=State()):
+    m = every(norm(g), t, newton_schulz(g, 5, 3.0, -3.0, 1.0, 1e-7, 64), 0.9 * m + g)
+    p = p - m
+    return p, m
+
+
+def a_sum_for_a_root(p, g, t, Q=L, k=2.0):
+    Q = every(k, t, inverse_root(matmul(g, transpose(g)), 4, norm(g)), Q)
+    p = p - matmul(Q, g)
+    return p, Q
+
+
+def turned_between(p, g, t, Q=L, k=2.0):
+    Q = every(k, t, matmul(g, transpose(g)), transpose(Q))
+    p = p - matmul(Q, g)
+    return p, Q
+
+
+def turned_in_a_sum(p, g, Q=L):
+    Q = Q + transpose(Q)  # not every, but of the same kind
+    p = p - matmul(Q, g)
+    return p, Q
+
+
+def turned_alone(p, g, Q=L):
+    Q = transpose(Q)  # every element of it from elsewhere
+    p = p - matmul(Q, g)
+    return p, Q
+
+
+WRONG = [
+    (no_matrix, "the last two arguments of 'every' are matrices of one shape"),
+    (k_an_element, "the k of 'every' is known before the step"),
+    (k_a_sum, "the k of 'every' is known before the step"),
+    (a_sum_for_a_root, "every number of 'inverse_root' is known before the step"),
+    (turned_between, "'transpose' stands only inside another matrix word"),
+    (turned_in_a_sum, "'transpose' stands only inside another matrix word"),
+    (turned_alone, "'transpose' stands only inside another matrix word"),
+]
+
+
+@pytest.mark.parametrize(("formula", "says"), WRONG, ids=lambda x: getattr(x, "__name__", ""))
+def test_what_cannot_be_done_is_refused_with_its_line(formula, says):
+    with pytest.raises(FormulaError, match=says) as raised:
+        stage(rule_of(formula))
+    assert "every" in raised.value.args[0].splitlines()[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from .nodes import Node, const, is_matrix, name, node, text, walk
+from .nodes import Node, const, is_matrix, is_reduction, name, node, text, walk
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
@@ -65,6 +65,10 @@ class Matrices:
         repeated -= {*outputs.values()}  # these are wanted in every step, as is what another takes
         for n in walk(outputs.values()):
             repeated -= {a for i, a in enumerate(n.args) if (n.op, i) != ("every", 2)}
+        for n in walk(outputs.values()):
+            inside = [n.args[0]] if n.op == "transpose" else self.taken(n) if is_matrix(n) else []
+            self._check_turned(a for a in n.args if a not in inside)
+        self._check_turned(outputs.values())
         for n in found:
             self._check(n)
             if n not in repeated:
@@ -119,6 +123,10 @@ class Matrices:
     def _check(self, n: Node) -> None:
         if self._rewrite.domain(n) == "turned":
             raise ShapeError(f"{n.op!r} makes a matrix of columns x rows; transpose the result instead", n)
+        numbers = [n.args[0]] if n.op == "every" else n.args[len(self.taken(n)) :]
+        if any(is_reduction(a) or self._rewrite.is_element(a) for number in numbers for a in walk([number])):
+            what = "the k" if n.op == "every" else "every number"
+            raise ShapeError(f"{what} of {n.op!r} is known before the step: of hyper-parameters and t", n)
         if n.op != "every":
             return
         word = next((word for word, made in self.kept.items() if made == n), None)
@@ -128,6 +136,13 @@ class Matrices:
             raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)", n)
         if word is None and len(n.args) == _EVERY:
             raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)", n)
+
+    def _check_turned(self, wanted: Iterable[Node]) -> None:
+        """Refuse what a pass, which has one place of a matrix at hand, would have to transpose."""
+        for n in wanted:
+            if n.op == "transpose":
+                why = "'transpose' stands only inside another matrix word, as in matmul(transpose(x), y)"
+                raise ShapeError(why, n)
 
     def _out(self, n: Node) -> str:
         for word, made in self.kept.items():

@@ -282,9 +282,9 @@ class _Stager:
         held = self.matrices.held_in_states
         if held:
             raise _Conflict(frozenset(), frozenset(held))
-        out = self.matrices.steps[n]
+        out = self._where(n)
         why = "and what takes an old value wait for each other; keep the old value in a state of its own"
-        self._refuse(f"{out!r} {why}", self._where(n))
+        self._refuse(f"{out!r} {why}", out)
 
     def _where(self, wrong: Node) -> str:
         """The first name whose value holds an operation."""
