@@ -17,7 +17,8 @@ class Routine:
 
     `out` and the `arguments` name operands, an argument with whether it is transposed. `numbers` are the
     word's other arguments, computed on the host; with `repeats` the last of them is k, and the routine runs
-    at the first step and every k steps after it, as what only such routines take does too.
+    at the first step and every k steps after it; so does a word whose result only routines of the same k
+    take.
     """
 
     op: str
@@ -93,7 +94,7 @@ class Matrices:
         return (n.args[2] if n.op == "every" else n).op
 
     def precedes(self, m: Node, n: Node) -> bool:
-        """Whether a step must be done before another, which takes its result or overwrites what it takes."""
+        """Whether m must be done before n: n takes m's result, or overwrites what m takes."""
         taken = set(map(untransposed, self.taken(m)))
         overwrites = self.steps[n] in self.kept and m != n
         return m in map(untransposed, self.taken(n)) or (
@@ -126,7 +127,10 @@ class Matrices:
         numbers = [n.args[0]] if n.op == "every" else n.args[len(self.taken(n)) :]
         if any(is_reduction(a) or self._rewrite.is_element(a) for number in numbers for a in walk([number])):
             what = "the k" if n.op == "every" else "every number"
-            raise ShapeError(f"{what} of {n.op!r} is known before the step: of hyper-parameters and t", n)
+            raise ShapeError(
+                f"{what} of {n.op!r} is known before the step: made of hyper-parameters, scalar states and t",
+                n,
+            )
         if n.op != "every":
             return
         word = next((word for word, made in self.kept.items() if made == n), None)
