@@ -1,27 +1,17 @@
 """Words for whole matrices: where they run, what lies in memory for them, and what is refused."""
 
-import numpy as np
 import pytest
 import torch
+from matrix_checks import check, described
 
 import descend
 from descend import rules
 from descend.errors import FormulaError
 from descend.formula import State, rule_of, stage
 from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, newton_schulz, norm, transpose
-from descend.kernels import reference
 
 L = State(shape="left")
 R = State(shape="right")
-
-
-def described(program):
-    """Every pass as its domain and what it writes, with the matrix words between them."""
-    found = []
-    for routines, one in zip(program.routines, [*program.passes, None], strict=True):
-        found += [f"{r.out} <- {r.op}({', '.join(w for w, _ in r.arguments)})" for r in routines]
-        found += [f"{one.domain}: {' '.join(one.written)}"] if one else []
-    return found
 
 
 def test_muon_is_two_passes_with_the_iterations_between_them():
@@ -65,38 +55,6 @@ def test_what_only_repeated_words_take_is_made_as_seldom():
     assert {str(r.numbers.row[-1].word) for r in routines if r.repeats} == {"precondition_frequency"}
 
 
-def turning(p, g, t, m=State(), Q=L, S=State(shape="left"), k=3.0, lr=0.1):
-    """m lives in the basis Q, which is renewed now and then; S remembers what it was."""
-    S = S + matmul(g, transpose(g))
-    m = m + matmul(transpose(Q), g)
-    p = p - lr * matmul(Q, m)
-    back = matmul(Q, m)
-    Q = every(k, t, eigenbasis(S, Q), Q)
-    m = every(k, t, matmul(transpose(Q), back), m)
-    return p, m, Q, S
-
-
-def handed_on(p, g, t, Q=L, S=State(shape="left"), D=State(shape="left"), k=2.0, lr=0.1):
-    """A state that is kept from what another one was before that one is renewed."""
-    S = S + matmul(g, transpose(g))
-    D = every(k, t, matmul(Q, Q), D)
-    Q = every(k, t, inverse_root(S, 4, 1e-2), Q)
-    p = p - lr * matmul(D, matmul(Q, g))
-    return p, Q, S, D
-
-
-def between(p, g, t, D=L, k=2.0, lr=0.1):
-    """A state that a pass writes in every step and a word every k steps."""
-    D = every(k, t, matmul(g, transpose(g)), 0.5 * D)
-    p = p - lr * matmul(D, g)
-    return p, D
-
-
-@pytest.mark.parametrize("formula", [turning, handed_on, between], ids=lambda f: f.__name__)
-def test_states_of_words_that_run_now_and_then(formula):
-    check(formula, steps=8)
-
-
 def test_a_word_of_an_old_value_is_not_put_off():
     def early(p, g, t, L=L, Q=L, lr=0.1):
         Q = every(1, t, eigenbasis(L, Q), Q)
@@ -129,21 +87,6 @@ def test_what_a_word_made_can_be_summed():
         return p
 
     check(grafted, steps=2)
-
-
-def check(formula, steps):
-    """The optimizer of a formula beside the reference, from the same start."""
-    rule = rule_of(formula)
-    source = torch.Generator().manual_seed(0)
-    w = torch.randn(4, 6, generator=source, dtype=torch.float64).requires_grad_()
-    hypers = {h.name: h.default for h in rule.hypers}
-    p, kept = w.detach().numpy().copy(), reference.initial_states(rule, w.detach().numpy(), hypers)
-    opt = descend.optimizer(formula)([w])
-    for t in range(1, steps + 1):
-        w.grad = torch.randn(4, 6, generator=source, dtype=torch.float64)
-        p, kept = reference.step(rule, p, w.grad.numpy(), t, kept, hypers)
-        opt.step()
-    np.testing.assert_allclose(w.detach().numpy(), p, rtol=1e-10, atol=1e-12)
 
 
 def mixed(p, g, L=L):
@@ -216,14 +159,6 @@ def old_and_new(p, g, t, L=L, Q=L, k=10.0):
     return p, L, Q
 
 
-def exchanged(p, g, t, L=L, Q=L, k=10.0):
-    old = L
-    L = every(k, t, matmul(Q, Q), L)
-    Q = every(k, t, matmul(old, old), Q)
-    p = p - matmul(matmul(L, Q), g)
-    return p, L, Q
-
-
 def per_element(p, g, m=State(shape="rows"), lr=0.1):
     m = matmul(g, transpose(g))
     p = p - lr * g
@@ -242,7 +177,6 @@ WRONG = [
     (not_kept, "kept in a state"),
     (no_step, "every.k, t"),
     (no_word, "repeats a matrix word"),
-    (exchanged, "what the other one was"),
     (per_element, "'m' is"),
 ]
 

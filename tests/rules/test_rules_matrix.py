@@ -14,10 +14,10 @@ from rule_lines import MATRIX, MATRIX_FORMS, Line
 
 import descend
 from descend.formula import State, chain, rule_of
-from descend.formula.vocabulary import mean, newton_schulz, sqrt
+from descend.formula.vocabulary import every, inverse_root, matmul, mean, newton_schulz, sqrt, transpose
 from descend.kernels import matrix, reference, steady
 from descend.kernels.cpu.products import Piece
-from descend.modifiers import clip_global_norm, ema_weights
+from descend.modifiers import clip_global_norm, ema_weights, gradient_noise
 from descend.optim import ways
 
 SQUARE = ((12, 12), (5, 5), (12, 12))
@@ -404,3 +404,37 @@ def test_states_that_words_write_may_lie_in_any_order_in_memory(
         found += [p.detach(), opt.state[p]["exp_avg"]]
     torch.testing.assert_close(found[2:], found[:2], rtol=1e-9, atol=1e-12)
     assert found[1].abs().sum() > 0
+
+
+def check_places(rule: Any, values: dict[str, float]) -> None:
+    """Assert that two parameters of one shape step as the reference does, each from its own place."""
+    values = {h.name: h.default for h in rule.hypers} | values
+    params = drawn(((4, 4), (4, 4)), torch.float64)
+    found = [p.detach().numpy().copy() for p in params]
+    kept = [reference.initial_states(rule, p, values, place) for place, p in enumerate(found)]
+    opt = descend.optimizer(rule)(params, **values)
+    for t in range(1, 6):
+        give(params, t)
+        opt.step()
+        for i, p in enumerate(params):
+            assert p.grad is not None
+            found[i], kept[i] = reference.step(rule, found[i], p.grad.numpy(), t, kept[i], values)
+            np.testing.assert_allclose(p.detach().numpy(), found[i], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_rule_with_scalar_states_beside_matrices() -> None:
+    check_places(chain(gradient_noise, descend.rules.get("muon")), {"ns_bits": 64})
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_word_s_numbers_come_from_the_scalar_states_before_the_step() -> None:
+    """`n` starts at a parameter's place: the two differ in k and in what the root takes."""
+
+    def counting(p, g, t, Q=State(shape="left"), n=State("n", init="place", scalar=True), lr=0.1):  # type: ignore[no-untyped-def]
+        Q = every(n + 1, t, inverse_root(matmul(g, transpose(g)), 2, n + 0.5), Q)
+        n = n + 1
+        p = p - lr * matmul(Q, g)
+        return p, Q, n
+
+    check_places(rule_of(counting), {})

@@ -20,8 +20,8 @@ import torch
 import descend
 from descend import modifiers, rules
 from descend.errors import UsageError
-from descend.formula import Rule, chain, only, renamed
-from descend.formula.vocabulary import global_mean, maximum, where
+from descend.formula import Rule, State, chain, only, renamed
+from descend.formula.vocabulary import every, global_mean, matmul, maximum, newton_schulz, transpose, where
 from descend.study import export
 
 ULPS = 24
@@ -254,6 +254,22 @@ def test_a_name_for_an_old_state_keeps_the_old_numbers() -> None:
 
     pair = Pair(descend.formula.rule_of(two_back), torch.float64)
     pair.step(6)
+    pair.check(ULPS)
+
+
+def test_what_a_state_is_between_the_steps_of_every() -> None:
+    def fading(p, g, t, m=State(), D=State(shape="left"), k=2.0, lr=0.1):
+        square = matmul(g, transpose(g))
+        D = every(k + 1, t, square, 0.5 * D)
+        now = every(k, t, newton_schulz(m + g, 5, 3.0, -3.0, 1.0, 1e-7, 64), 0.9 * m + g)
+        m = now
+        p = p - lr * (matmul(D, g) + m)
+        return p, m, D
+
+    text = export(fading)
+    assert "D.copy_(square if (t - 1) % (k + 1) == 0 else 0.5 * D)" in text
+    pair = Pair(descend.formula.rule_of(fading), torch.float64, k=2.0)
+    pair.step(7)
     pair.check(ULPS)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from .nodes import Node, is_matrix, name, text, walk
+from .nodes import Node, const, is_matrix, is_reduction, name, node, text, walk
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
@@ -17,7 +17,8 @@ class Routine:
 
     `out` and the `arguments` name operands, an argument with whether it is transposed. `numbers` are the
     word's other arguments, computed on the host; with `repeats` the last of them is k, and the routine runs
-    at the first step and every k steps after it, as what only such routines take does too.
+    at the first step and every k steps after it; so does a word whose result only routines of the same k
+    take.
     """
 
     op: str
@@ -35,24 +36,40 @@ class Routine:
 
 
 class Matrices:
-    """Every matrix word of a rule whose new values are `new`, and the operands between them and the passes.
+    """Every matrix word of a rule with these new values, and the operands between words and passes.
 
     `steps` are the words that run, arguments before the words that use them, each with its result's operand;
     `kept` the states that a word writes itself, every k steps, and `between` what some of them are otherwise,
     which a pass writes in every step; `materialised` what passes must write for the words; `temporaries` the
-    operands that live only during a step, with their domains.
+    operands that live only during a step, with their domains. `changed` are the names whose value is new;
+    what words take of those in `apart` lies in a temporary.
     """
 
-    def __init__(self, rule: Rule, rewrite: Rewriter, new: Mapping[str, Node]) -> None:
-        self._rule, self._rewrite, self._new = rule, rewrite, new
-        self.kept = {word: n for word, n in new.items() if n.op == "every"}
+    def __init__(
+        self,
+        rule: Rule,
+        rewrite: Rewriter,
+        outputs: Mapping[str, Node],
+        changed: Iterable[str],
+        apart: Container[str],
+    ) -> None:
+        self._rule, self._rewrite, self._apart = rule, rewrite, apart
+        self._new = {word: outputs[word] for word in changed}
+        self.kept = _kept(self._new)
         self.between = {word: n.args[3] for word, n in self.kept.items() if n.args[3] != name(word)}
         self.steps: dict[Node, str] = {}
         self.materialised: dict[str, Node] = {}
         self.temporaries: dict[str, str] = {}
         self._held: dict[Node, str] = {}
-        found = [n for n in walk(rule.outputs.values()) if is_matrix(n) and n.op != "transpose"]
+        found = [n for n in walk(outputs.values()) if is_matrix(n) and n.op != "transpose"]
         repeated = {n.args[2] for n in found if n.op == "every"}
+        repeated -= {*outputs.values()}  # these are wanted in every step, as is what another takes
+        for n in walk(outputs.values()):
+            repeated -= {a for i, a in enumerate(n.args) if (n.op, i) != ("every", 2)}
+        for n in walk(outputs.values()):
+            inside = [n.args[0]] if n.op == "transpose" else self.taken(n) if is_matrix(n) else []
+            self._check_turned(a for a in n.args if a not in inside)
+        self._check_turned(outputs.values())
         for n in found:
             self._check(n)
             if n not in repeated:
@@ -77,7 +94,7 @@ class Matrices:
         return (n.args[2] if n.op == "every" else n).op
 
     def precedes(self, m: Node, n: Node) -> bool:
-        """Whether a step must be done before another, which takes its result or overwrites what it takes."""
+        """Whether m must be done before n: n takes m's result, or overwrites what m takes."""
         taken = set(map(untransposed, self.taken(m)))
         overwrites = self.steps[n] in self.kept and m != n
         return m in map(untransposed, self.taken(n)) or (
@@ -107,6 +124,13 @@ class Matrices:
     def _check(self, n: Node) -> None:
         if self._rewrite.domain(n) == "turned":
             raise ShapeError(f"{n.op!r} makes a matrix of columns x rows; transpose the result instead", n)
+        numbers = [n.args[0]] if n.op == "every" else n.args[len(self.taken(n)) :]
+        if any(is_reduction(a) or self._rewrite.is_element(a) for number in numbers for a in walk([number])):
+            what = "the k" if n.op == "every" else "every number"
+            raise ShapeError(
+                f"{what} of {n.op!r} is known before the step: made of hyper-parameters, scalar states and t",
+                n,
+            )
         if n.op != "every":
             return
         word = next((word for word, made in self.kept.items() if made == n), None)
@@ -114,8 +138,15 @@ class Matrices:
             raise ShapeError("'every' counts steps: write every(k, t, …, old)", n)
         if not is_matrix(n.args[2]) or n.args[2].op in ("transpose", "every"):
             raise ShapeError("'every' repeats a matrix word: Q = every(k, t, eigenbasis(L, Q), Q)", n)
-        if word is None:
+        if word is None and len(n.args) == _EVERY:
             raise ShapeError("what 'every' makes is kept in a state: Q = every(k, t, …, Q)", n)
+
+    def _check_turned(self, wanted: Iterable[Node]) -> None:
+        """Refuse what a pass, which has one place of a matrix at hand, would have to transpose."""
+        for n in wanted:
+            if n.op == "transpose":
+                why = "'transpose' stands only inside another matrix word, as in matmul(transpose(x), y)"
+                raise ShapeError(why, n)
 
     def _out(self, n: Node) -> str:
         for word, made in self.kept.items():
@@ -132,12 +163,18 @@ class Matrices:
             raise ShapeError("'transpose' of a transposed matrix is the matrix", inner)
         if self._rewrite.domain(inner) == "turned":
             raise ShapeError("a transposed matrix only stands directly inside matmul(…)", inner)
-        written = {**self._new, **self.between}
-        word = next((word for word, made in written.items() if made == inner), None)
+        plain = [(word, made) for word, made in self._new.items() if word not in self.kept]
+        written = [item for item in [*plain, *self.between.items()] if item[0] not in self._apart]
+        word = next((word for word, made in written if made == inner), None)
         if word is None:
             word = self.temporary(inner)
             self.materialised[word] = inner
         self._held[inner] = word
+
+    @property
+    def held_in_states(self) -> list[str]:
+        """The states that words take the new value of."""
+        return [word for word in self._held.values() if word in self._new]
 
     def temporary(self, n: Node) -> str:
         """A new operand that lives only during a step."""
@@ -148,6 +185,35 @@ class Matrices:
             word, k = f"{stem}_{k}", k + 1
         self.temporaries[word] = self._rewrite.domain(n)
         return word
+
+
+_EVERY = 4
+"""The arguments of `every`; without the last it is a word whose result nobody reads on the other steps."""
+
+
+def by_passes(outputs: Mapping[str, Node], words: Container[str]) -> dict[str, Node]:
+    """The outputs with a choice that passes make for each `every` that is the new value of one of `words`."""
+    chosen = {n for word, n in outputs.items() if word in words}
+    done: dict[Node, Node] = {}
+    for n in walk(outputs.values()):
+        done[n] = Node(n.op, tuple(done[a] for a in n.args), n.value)
+        if n in chosen:
+            k, t, new, old = done[n].args
+            due = node("eq", node("mod", node("sub", t, const(1)), k), const(0))
+            done[n] = node("where", due, node("every", k, t, new), old)
+    return {word: done[n] for word, n in outputs.items()}
+
+
+def _kept(new: Mapping[str, Node]) -> dict[str, Node]:
+    """The state that each `every` writes; passes copy it to others of the same value.
+
+    One that is itself between the words comes first: no pass has to write it.
+    """
+    found: dict[Node, str] = {}
+    for word, n in new.items():
+        if n.op == "every" and len(n.args) == _EVERY and (n not in found or n.args[3] == name(word)):
+            found[n] = word
+    return {word: n for n, word in found.items()}
 
 
 def untransposed(matrix: Node) -> Node:

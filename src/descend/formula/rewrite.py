@@ -42,6 +42,10 @@ def _matrix_domain(n: Node, given: list[str]) -> str:
     op = n.op
     matrices = 2 if op in ("matmul", "eigenbasis") else 1
     whole = given[2:] if op == "every" else given[:matrices]
+    if op == "every" and (len({*whole}) > 1 or whole[0] not in SIDES):
+        raise ShapeError(
+            "the last two arguments of 'every' are matrices of one shape; zeros like Q are 0 * Q", n
+        )
     wrong = [x for x in whole if x not in SIDES]
     if wrong or any(x != "scalar" for x in given[matrices:] if op != "every"):
         raise ShapeError(f"{op!r} takes {len(whole)} whole matrices first, then numbers", n)
@@ -49,8 +53,6 @@ def _matrix_domain(n: Node, given: list[str]) -> str:
         return {"element": "turned", "turned": "element"}.get(whole[0], whole[0])
     if op in ("inverse_root", "eigenbasis") and (whole[0] not in ("left", "right") or len({*whole}) > 1):
         raise ShapeError(f'{op!r} takes square matrices, State(shape="left") or "right", not one like p', n)
-    if op == "every" and len({*whole}) > 1:
-        raise ShapeError("'every' chooses between two matrices of one shape", n)
     if op != "matmul":
         return whole[0]
     (height, inner), (other, width) = SIDES[whole[0]], SIDES[whole[1]]

@@ -161,5 +161,5 @@ _MATH: dict[str, Any] = {
     "maximum": _maximum,
 }
 _NUMPY: dict[str, Any] = {word: getattr(np, word) for word in [*_MATH, "where"]}
-_MATH |= {"key": chance.key}
-_NUMPY |= {"key": chance.keys}
+_MATH |= {"key": chance.key, "mod": math.fmod}
+_NUMPY |= {"key": chance.keys, "mod": np.fmod}

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NoReturn
 
-from .matrices import Matrices, Routine, untransposed
+from .matrices import Matrices, Routine, by_passes, untransposed
 from .nodes import Node, is_reduction, walk
 from .nodes import name as leaf
 from .program import Pass, Program
@@ -32,11 +32,29 @@ def stage(rule: Rule) -> Program:
 
     Raises FormulaError where the formula cannot be read.
     """
-    return _Stager(rule).program()
+    copied, apart = frozenset[str](), frozenset[str]()
+    while True:
+        try:
+            return _Stager(rule, copied, apart).program()
+        except _Conflict as conflict:
+            copied |= conflict.copied
+            apart |= conflict.apart
+
+
+class _Conflict(Exception):
+    """No order of writing in place does; these states are to be `copied` or held `apart` as well."""
+
+    def __init__(self, copied: frozenset[str], apart: frozenset[str]) -> None:
+        super().__init__(copied, apart)
+        self.copied = copied
+        self.apart = apart
 
 
 _DEAR = frozenset({"sqrt", "div", "pow", "exp", "log", "tanh", "sin", "cos", "uniform"})
 """Operations that a pass over memory may have to wait for."""
+
+_ROUNDS = 100
+"""Rounds after which two writes wait for each other."""
 
 _ORDER = ("left", "right", "rows", "columns", "element")
 """Vectors before elements, where one pass could do either first: they are small."""
@@ -46,22 +64,24 @@ class _Stager:
     """The work of `stage`, with what it needs to know of one rule at hand.
 
     A pass has a position, level * 5 + place of its domain in _ORDER: what needs no reduction and no matrix
-    word has level 0, what needs one has level 1, and so on.
+    word has level 0, what needs one has level 1, and so on. `copied` are states that `every` makes and that a
+    pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str]) -> None:
         self.rule = rule
         self.scalar_states = [s.name for s in rule.states if s.scalar]
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
-        self.outputs = rule.outputs
-        kept_whole = frozenset(self.outputs.values()) if rule.reduces else frozenset()
-        self.rewrite = Rewriter(self.domains, kept_whole, rule.start)
+        self.outputs = by_passes(rule.outputs, copied)
+        whole = [*self.outputs.values()] if rule.reduces else []
+        whole += [n.args[3] for n in whole if n.op == "every"]
+        self.rewrite = Rewriter(self.domains, frozenset(whole), rule.start)
         try:
             for word, n in self.outputs.items():
                 self._check(word, n)
             changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
-            self.matrices = Matrices(rule, self.rewrite, {word: self.outputs[word] for word in changed})
+            self.matrices = Matrices(rule, self.rewrite, self.outputs, changed, apart)
         except ShapeError as error:
             self._refuse(str(error), self._where(error.node))
         if not changed:
@@ -105,7 +125,7 @@ class _Stager:
         reductions = {n: self._position(n.args[0], self.rewrite.domain(n.args[0])) for n in found}
         write_in = {word: self._position(n, self.domains[word]) for word, n in self.new.items()}
         run_at = {n: self.level(n) for n in self.matrices.steps}
-        while True:
+        for _ in range(_ROUNDS):
             positions = sorted({*write_in.values(), *reductions.values()})
             cuts = {at: self._cut(at, write_in, reductions) for at in positions}
             late = {word: at for cut in cuts.values() for word, at in cut.late.items()}
@@ -117,6 +137,8 @@ class _Stager:
                     break
                 late = kept
             write_in |= late
+        else:
+            self._copy(max(run_at, key=lambda n: (self.matrices.steps[n] in self.matrices.kept, run_at[n])))
         labels = self._labels(n for cut in cuts.values() for n in cut.body)
         words = (*(h.name for h in self.rule.hypers), *self.rule.shape_words)
         arguments = ("t", *words, *self.scalar_states)
@@ -209,12 +231,15 @@ class _Stager:
                 waited_for = {m for matrices in taken.values() for m in matrices}
                 waited_for |= {m for cut in cuts.values() for m in cut.results}
                 old = {leaf(word) for word in write_in}
-                if n not in waited_for and not old & taken[n]:  # all such words are done together
+                others_wait = any(self.matrices.precedes(n, m) for m in steps)
+                if (
+                    n not in waited_for and not others_wait and not old & taken[n]
+                ):  # all such are done together
                     bounds.append(max(run_at.values()))
             run_at[n] = max(bounds)
             for at, cut in cuts.items():
                 if n in cut.results and at < width * run_at[n]:
-                    self._refuse(f"{out!r} is needed before all that wants its old value has been computed")
+                    self._copy(n)
             for matrix in self.matrices.taken(n):
                 word, _ = self.matrices.operand(matrix)
                 start = width * run_at[n]
@@ -241,13 +266,25 @@ class _Stager:
         while left:
             ready = [n for n in left if not any(self.matrices.precedes(m, n) for m in left)]
             if not ready:
-                out = self.matrices.steps[left[0]]
-                self._refuse(f"{out!r} and another state each want what the other one was before", out)
+                self._copy(left[0])
             kinds = {self.matrices.word(n): n for n in reversed(ready)}
             last = self.matrices.word(ordered[-1]) if ordered else "matmul"
             ordered.append(kinds.get(last) or kinds.get("matmul") or ready[0])
             left.remove(ordered[-1])
         return ordered
+
+    def _copy(self, n: Node) -> NoReturn:
+        """Stage anew with a copy: of what a word makes that comes too late, or of what is below it."""
+        kept, below = self.matrices.kept, {*walk([n])}
+        if kept:
+            found = next((word for word in kept if kept[word] in below), next(iter(kept)))
+            raise _Conflict(frozenset([found]), frozenset())
+        held = self.matrices.held_in_states
+        if held:
+            raise _Conflict(frozenset(), frozenset(held))
+        out = self._where(n)
+        why = "and what takes an old value wait for each other; keep the old value in a state of its own"
+        self._refuse(f"{out!r} {why}", out)
 
     def _where(self, wrong: Node) -> str:
         """The first name whose value holds an operation."""

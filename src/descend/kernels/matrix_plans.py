@@ -110,24 +110,35 @@ class Workshop:
         return {d: [self.shape.size(d).numel()] * len(self.members) for d in ("left", "right")}
 
     @torch.no_grad()
-    def run(self, number: int, active: Sequence[int], counts: Sequence[float]) -> None:
-        """Everything that stands before a pass, or after the last one; `counts` are the steps, from 1."""
-        due = [due for r in self.program.routines[number] for due in self._due(r, active, counts)]
+    def run(
+        self, number: int, active: Sequence[int], counts: Sequence[float], kept: Sequence[Sequence[float]]
+    ) -> None:
+        """Everything that stands before a pass, or after the last one.
+
+        `counts` are the steps, from 1, and `kept` the scalar states before this step, of each in `active`.
+        """
+        due = [due for r in self.program.routines[number] for due in self._due(r, active, counts, kept)]
         for group in _groups(due):
             if group[0].routine.op == "matmul":
                 self._multiply(group)
             else:
                 self._make(group)
 
-    def _due(self, routine: Routine, active: Sequence[int], counts: Sequence[float]) -> list[_Due]:
+    def _due(
+        self,
+        routine: Routine,
+        active: Sequence[int],
+        counts: Sequence[float],
+        kept: Sequence[Sequence[float]],
+    ) -> list[_Due]:
         """A word for the parameters whose turn it is, those with equal numbers together."""
         if not (active and self.shape.has(self.program.domains[routine.out])):
             return []
         if not routine.numbers.row:
             return [_Due(routine, (), list(active))]
         together: dict[tuple[float, ...], list[int]] = {}
-        for i, t in zip(active, counts, strict=True):
-            numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)))
+        for i, t, scalars in zip(active, counts, kept, strict=True):
+            numbers, _ = routine.numbers(t, *map(float, self.values(self.members[i].group)), *scalars)
             if not routine.repeats or (t - 1) % numbers[-1] == 0:
                 together.setdefault(numbers[:-1] if routine.repeats else numbers, []).append(i)
         return [_Due(routine, numbers, places) for numbers, places in together.items()]
@@ -228,9 +239,16 @@ class MatrixCpuPlan(StagedCpuPlan):
         held = [[self.work.temporary(w, i) for i in range(len(members))] for w in program.temporaries]
         super().__init__(program, members, values, step_key, private, held, self.work.squares)
 
+    def begin(self) -> None:
+        """Look which parameters take part, and count their step, which may change the scalar states."""
+        self._kept = self.counters.kept.copy()
+        super().begin()
+
     def _between(self, number: int) -> None:
-        active = range(len(self.params)) if self._active is None else self._active.nonzero()[0].tolist()
-        self.work.run(number, active, self.counters.counts[list(active)].tolist())
+        everyone = range(len(self.params))
+        active = [*everyone] if self._active is None else self._active.nonzero()[0].tolist()
+        counts, kept = self.counters.counts[active], self._kept[:, active].T
+        self.work.run(number, active, counts.tolist(), kept.tolist())
 
     def sweep(self, number: int) -> list[Any]:
         """Run what stands before a pass, and the pass."""
@@ -275,7 +293,8 @@ class MatrixTorchPlan(StagedTorchPlan):
         }
 
     def _between(self, number: int) -> None:
-        self.work.run(number, self._places, [self.count(m) + 1 for m in self._active])
+        kept = [[float(m.state[key]) for key in self.scalar_keys] for m in self._active]
+        self.work.run(number, self._places, [self.count(m) + 1 for m in self._active], kept)
 
     def sweep(self, number: int) -> list[Any]:
         """Run what stands before a pass, and the pass."""

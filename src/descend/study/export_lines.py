@@ -135,10 +135,9 @@ class Lines:
             raise UsageError(f"{self.rule.name} cannot be exported: a part after its rule changes p itself")
         if word in self.tensors:
             conditions = [f"{word} is not None"] if word in self.optional else []
-            if is_call(value, "every"):
-                assert isinstance(value, ast.Call)
+            if isinstance(value, ast.Call) and is_call(value, "every") and self._refers(value.args[3], word):
                 k, t, value, _ = value.args
-                conditions.append(f"({self.piece(t).text} - 1) % {self.piece(k).text} == 0")
+                conditions.append(self._due(k, t))
             line = self._in_place(word, value)
             self.body += [f"if {' and '.join(conditions)}:", f"    {line}"] if conditions else [line]
             self._changed[word] += 1
@@ -277,6 +276,10 @@ class Lines:
         """A word for whole matrices; of what may be left out, a function that knows of it."""
         pieces = [self.piece(a) for a in given]
         optional = any(piece.optional for piece in pieces)
+        if word == "every":
+            made, old = pieces[2:]
+            text = f"{made.at(1)} if {self._due(*given[:2])} else {old.at(0)}"
+            return Piece(text, 0, "tensor", optional=optional, alias=made.alias or old.alias)
         if word == "transpose":
             text = f"_turned({pieces[0].text})" if optional else f"{pieces[0].at(9)}.mT"
             return Piece(text, 9, "tensor", optional=optional)
@@ -287,6 +290,10 @@ class Lines:
                 return Piece(f"_product({x.text}, {y.text})", 9, "tensor", optional=both)
             return Piece(f"{x.at(3)} @ {y.at(4)}", 3, "tensor")
         return Piece(f"_{word}({', '.join(piece.text for piece in pieces)})", 9, "tensor", optional=optional)
+
+    def _due(self, k: ast.expr, t: ast.expr) -> str:
+        """Whether this is a step in which `every` takes what is new."""
+        return f"({self.piece(t).text} - 1) % {self.piece(k).at(4)} == 0"
 
     def _where(self, given: list[ast.expr]) -> Piece:
         test = given[0]
