@@ -231,10 +231,8 @@ class _Stager:
                 waited_for = {m for matrices in taken.values() for m in matrices}
                 waited_for |= {m for cut in cuts.values() for m in cut.results}
                 old = {leaf(word) for word in write_in}
-                others_wait = any(self.matrices.precedes(n, m) for m in steps)
-                if (
-                    n not in waited_for and not others_wait and not old & taken[n]
-                ):  # all such are done together
+                others_wait = n in waited_for or any(self.matrices.precedes(n, m) for m in steps)
+                if not others_wait and not old & taken[n]:  # all such are done together
                     bounds.append(max(run_at.values()))
             run_at[n] = max(bounds)
             for at, cut in cuts.items():
