@@ -1,10 +1,12 @@
 """What the tests of whole matrices share: a program in words, and a formula beside the reference."""
 
 import numpy as np
+import pytest
 import torch
 
 import descend
-from descend.formula import rule_of
+from descend.errors import FormulaError
+from descend.formula import rule_of, stage
 from descend.kernels import reference
 
 
@@ -37,3 +39,10 @@ def check(formula, steps, signs=True):
             own, name = opt.state[w][state.key].numpy(), f"{state.name}, step {t}"
             both = (own, kept[state.name]) if signs else (abs(own), abs(kept[state.name]))
             np.testing.assert_allclose(*both, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def line_refused(formula, says):
+    """The line of a formula that staging refuses with these words."""
+    with pytest.raises(FormulaError, match=says) as raised:
+        stage(rule_of(formula))
+    return raised.value.args[0].splitlines()[1].strip()
