@@ -70,12 +70,10 @@ def kind(s: State) -> str:
     """A word for a state that is not one number an element."""
     if s.scalar:
         return " (one number for the whole parameter)"
+    if s.shape == "element":
+        return ""
     squares = {"left": "rows x rows", "right": "columns x columns"}
-    return (
-        ""
-        if s.shape == "element"
-        else f" ({squares.get(s.shape) or f'one number for each of the {s.shape}'})"
-    )
+    return f" ({squares.get(s.shape, f'one number for each of the {s.shape}')})"
 
 
 def index() -> str:

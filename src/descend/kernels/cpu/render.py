@@ -244,7 +244,7 @@ class Renderer:
                 continue
             at = f"ptr {operand.symbol}, i64 {index}"
             pointers[n] = out.emit(f"getelementptr {STORAGE[operand.dtype]}, {at}")
-            if mask is None and operand.domain != "columns":  # those stay in the cache from row to row
+            if mask is None and operand.domain != "columns":  # those are small and stay in the cache
                 self.lanes.fetch(out, pointers[n], AHEAD)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
