@@ -55,7 +55,17 @@ def vector_width() -> int:
 @cache
 def divider_is_slow() -> bool:
     """Whether a root costs more than the fourteen instructions that make one; on AMD's it does not."""
-    return not llvm.get_host_cpu_name().startswith("znver")
+    return not _is_zen()
+
+
+def _is_zen() -> bool:
+    return str(llvm.get_host_cpu_name()).startswith("znver")
+
+
+@cache
+def prefetches_far() -> bool:
+    """Whether the cores look far enough ahead of a loop by themselves, dividing too; Intel's do not."""
+    return _is_zen()
 
 
 @cache

@@ -17,8 +17,9 @@ from ...formula.program import Program
 from .compiler import is_x86, pause
 from .emit import Lanes, Lines
 from .glue import ALONE, FIELDS, Records, field
-from .render import Operand, Renderer, start_of
+from .render import Operand, Renderer
 from .schedule import ENTRY, strips_of
+from .sums import start_of
 
 DOMAINS = ("element", "rows", "columns", "left", "right")
 """The order of the extents."""
@@ -111,7 +112,7 @@ class Driver:
     def _after(self) -> list[list[int]]:
         """What is computed after every pass: the next one's row, and after all sums the new states."""
         last = len(self.passes)
-        summing = [k for k, one in enumerate(self.passes) if one.sums["tensor"]]
+        summing = [k for k, one in enumerate(self.passes) if one.sums.tensor]
         final = {summing[-1]: [last]} if summing else {}
         rows = [[k + 1] if k + 1 < last else [] for k in range(last)]
         return [[j for j in [*rows[k], *final.get(k, [])] if self.records.wanted(j)] for k in range(last)]
@@ -200,14 +201,14 @@ class Driver:
         }
         for symbol, (base, place) in places.items():
             out.do(f"{symbol} = getelementptr double, ptr {base}, i64 {place}")
-        for k, n in enumerate(one.sums["tensor"]):
+        for k, n in enumerate(one.sums.tensor):
             out.do(f"store double {start_of(n)}, ptr {out.at('double', '%out', k)}")
-        touched = [*one.operands.values(), *map(one.vector, one.sums["rows"])]
+        touched = [*one.operands.values(), *map(one.vector, one.sums.rows)]
         bases = {x.symbol: self._base(out, x, tensor) for x in touched}
         offset, length = entry["offset"], entry["length"]
         if self.program.is_matrix(one.number):
             columns = self._extent(out, "columns", tensor)
-            for k, n in enumerate(one.strips):
+            for k, n in enumerate(one.sums.columns):
                 bases[f"%strip{k}"] = self._strip(out, entry["strip"], columns, k)
                 with out.each(f"blank{k}", columns) as i:
                     out.do(f"store double {start_of(n)}, ptr {out.at('double', bases[f'%strip{k}'], i)}")
@@ -257,9 +258,9 @@ class Driver:
         left = out.at("i64", field(out, "left"), place)
         self._count(out, left, share)
         out.label("last")
-        if one.sums["tensor"]:
+        if one.sums.tensor:
             self._join(out, one, entry)
-        for k, n in enumerate(one.strips):
+        for k, n in enumerate(one.sums.columns):
             self._join_columns(out, one, entry, k, n)
         epoch = field(out, "epoch")
         out.when(out.emit(f"icmp ne i64 {epoch}, 0"), "settle", "end")
@@ -291,8 +292,8 @@ class Driver:
 
     def _join(self, out: Lines, one: Renderer, entry: dict[str, str]) -> None:
         """The sums of a tensor's chunks, in their order, into its record."""
-        width, record = len(one.sums["tensor"]), self._record(out, entry["tensor"])
-        places = {n: out.at("double", record, self.records.sums[n]) for n in one.sums["tensor"]}
+        width, record = len(one.sums.tensor), self._record(out, entry["tensor"])
+        places = {n: out.at("double", record, self.records.sums[n]) for n in one.sums.tensor}
         out.do(*(f"store double {start_of(n)}, ptr {at}" for n, at in places.items()))
         before = out.emit(f"mul i64 {entry['piece']}, {width}")
         first = out.at("double", field(out, "sums"), out.emit(f"sub i64 {entry['place']}, {before}"))
@@ -330,7 +331,7 @@ class Driver:
     def _meet(self, out: Lines, one: Renderer) -> None:
         """The sums over all tensors, in their order."""
         everyone = field(out, "all")
-        found = [n for n in one.sums["tensor"] if scope(n) == "global"]
+        found = [n for n in one.sums.tensor if scope(n) == "global"]
         places = {n: out.at("double", everyone, self.records.sums[n]) for n in found}
         out.do(*(f"store double {start_of(n)}, ptr {at}" for n, at in places.items()))
         with out.each("taker", field(out, "takers")) as k:

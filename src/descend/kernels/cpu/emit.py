@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ...formula.nodes import Node
+
 STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 _SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "i16"}
@@ -60,7 +62,14 @@ divider:
 Newton's step from an estimate of 14 bits, then one on the exact remainder. It is for zeros and from 2**-78 to
 2**127, where no remainder is lost; any other number sends its vector to the divider.
 """
-_LEAST, _MOST = 0x18800000, 0x7F000000  # the bits of 2**-78 and of 2**127
+
+
+def _bits_of(power: int) -> int:
+    """The bits of a power of two in float32."""
+    return (127 + power) << 23
+
+
+_LEAST, _MOST = _bits_of(-78), _bits_of(127)
 for _word, _value in (("LEAST", f"i32 {_LEAST}"), ("SPAN", f"i32 {_MOST - _LEAST}"), ("HALF", "float 0.5")):
     _ROOT = _ROOT.replace(f"{{{_word}}}", f"<{', '.join([_value] * 16)}>")
 _ROOT = _ROOT.replace("{RSQRT}", "llvm.x86.avx512.rsqrt14.ps.512")
@@ -118,17 +127,17 @@ class Lines:
         self.lines += [f"  br i1 {condition}, label %{then}, label %{otherwise}", f"{then}:"]
 
     @contextmanager
-    def each(self, name: str, count: str) -> Iterator[str]:
-        """A loop; gives its index, from 0."""
+    def each(self, name: str, stop: str, start: str = "0", step: int = 1) -> Iterator[str]:
+        """A loop; gives its index."""
         self.label(f"{name}.from")
         self.label(name)
         index = f"%{name}.i"
-        self.do(f"{index} = phi i64 [ 0, %{name}.from ], [ {index}.next, %{name}.step ]")
-        more = self.emit(f"icmp slt i64 {index}, {count}")
+        self.do(f"{index} = phi i64 [ {start}, %{name}.from ], [ {index}.next, %{name}.step ]")
+        more = self.emit(f"icmp slt i64 {index}, {stop}")
         self.when(more, f"{name}.body", f"{name}.end")
         yield index
         self.label(f"{name}.step")
-        self.do(f"{index}.next = add i64 {index}, 1", f"br label %{name}")
+        self.do(f"{index}.next = add i64 {index}, {step}", f"br label %{name}")
         self.lines.append(f"{name}.end:")
 
 
@@ -213,6 +222,22 @@ class Lanes:
             return out.emit(f"call {v} @root({v} {arguments[0]})", note)
         name = f"llvm.{_INTRINSIC[op]}.v{self.width}{_SHORT[self.precision]}"
         return out.call(name, v, *((v, a) for a in arguments), note=note)
+
+    def value(self, n: Node, values: dict[Node, str]) -> str:
+        """The vector of a node: a constant, or what has been computed."""
+        return self.constant(n.number) if n.op == "const" else values[n]
+
+    def is_usual(self, out: Lines, total: str) -> str:
+        """Whether all sums of a few squares are numbers of which float32 has lost nothing.
+
+        Above 2**127 it may have overflowed, below 2**-96 squares may have sunk into the denormal numbers.
+        """
+        assert self.precision == "float32"
+        bits = out.emit(f"bitcast {self.vector} {total} to {self._bits}")
+        above = out.emit(f"sub {self._bits} {bits}, {self._integers(_bits_of(-96))}")
+        usual = out.emit(f"icmp ult {self._bits} {above}, {self._integers(_bits_of(127) - _bits_of(-96))}")
+        all_of_them = out.emit(f"bitcast {self.truth} {usual} to i{self.width}")
+        return out.emit(f"icmp eq i{self.width} {all_of_them}, -1")
 
     def nan_bits(self, out: Lines, value: str) -> str:
         """Bits that make a NaN of any number where `value` is NaN, and change nothing elsewhere."""

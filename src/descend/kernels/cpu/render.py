@@ -2,8 +2,7 @@
 
 No operation carries a fast-math flag; the only fused multiply-adds are those that staging wrote. The
 remainder of a run of elements does the same operations under a mask, so an element's bits depend neither on
-its place nor on how the work was cut. Sums are kept in float64, lane by lane, in an order that only the cut
-into chunks decides.
+its place nor on how the work was cut. How sums are kept, `sums` says.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from functools import cached_property
 from ...formula.nodes import Node, is_random, name, scope, text
 from ...formula.program import Pass, Program
 from . import chance
-from .compiler import divider_is_slow
+from .compiler import divider_is_slow, prefetches_far
 from .emit import STORAGE, Lanes, Lines, compute_type
+from .sums import FOUR, Sums
 
 AHEAD = 2048
 """Bytes ahead of the loop that are fetched already: dividing and rooting, the loop itself looks less far."""
@@ -93,17 +93,10 @@ class Renderer:
         return Operand(f"%vector{k}", "float64", scope(n), "vectors", k)
 
     @cached_property
-    def sums(self) -> dict[str, list[Node]]:
-        """The pass's reductions by what they go over; "tensor" holds those over all tensors too."""
-        found: dict[str, list[Node]] = {"tensor": [], "rows": [], "columns": []}
-        for n in self.one.reductions:
-            found[scope(n) if scope(n) in found else "tensor"].append(n)
-        return found
-
-    @property
-    def strips(self) -> list[Node]:
-        """The sums by column, which every chunk keeps in a strip of its own."""
-        return self.sums["columns"]
+    def sums(self) -> Sums:
+        """The pass's sums."""
+        into = {n: self.vector(n).symbol for n in self.one.reductions if scope(n) == "rows"}
+        return Sums(self.one, self.lanes, self.scalars, into)
 
     @cached_property
     def scalars(self) -> dict[Node, tuple[str, int]]:
@@ -137,55 +130,37 @@ class Renderer:
     def _pointers(self) -> list[tuple[str, str, str]]:
         """Symbol, storage type and domain of every address that the body takes."""
         found = [(x.symbol, x.dtype, x.domain) for x in self.operands.values()]
-        found += [(self.vector(n).symbol, "float64", "rows") for n in self.sums["rows"]]
-        return found + [(f"%strip{k}", "float64", "strip") for k in range(len(self.strips))]
+        found += [(self.vector(n).symbol, "float64", "rows") for n in self.sums.rows]
+        return found + [(f"%strip{k}", "float64", "strip") for k in range(len(self.sums.columns))]
 
     def body(self, declared: dict[str, str]) -> str:
         """The function that does one run of elements."""
-        width, lanes = self.width, self.lanes
-        head = Lines([], declared)
-        values = self._before(head)
-        nan_bits = {
-            n: lanes.nan_bits(head, values[n]) for n in map(self._bound, self.one.body) if n in values
-        }
+        width, lanes, sums = self.width, self.lanes, self.sums
+        out = Lines([], declared)
+        values = self._before(out)
+        nan_bits = {n: lanes.nan_bits(out, values[n]) for n in map(self._bound, self.one.body) if n in values}
+        sums.start(out)
+        done = "0"
+        if sums.by_fours:
+            done = out.emit(f"and i64 %n, {-FOUR * width}")
+            with out.each("four", done, step=FOUR * width) as i:
+                places = [i, *(out.emit(f"add i64 {i}, {k * width}") for k in range(1, FOUR))]
+                found = [self._elements(out, values, nan_bits, at, None, fours=True) for at in places]
+                sums.add_four(out, found)
+        full = out.emit(f"and i64 %n, {-width}")
+        with out.each("one", full, done, width) as i:
+            self._elements(out, values, nan_bits, i, None)
+        out.when(out.emit(f"icmp ne i64 {full}, %n"), "rest", "done")
+        index = ", ".join(f"i64 {k}" for k in range(width))
+        left = out.emit(f"sub i64 %n, {full}")
+        mask = out.emit(f"icmp ult <{width} x i64> <{index}>, {lanes.splat(out, left, 'i64')}")
+        self._elements(out, values, nan_bits, full, mask)
+        out.label("done")
+        sums.finish(out)
         signature = "".join(f"ptr noalias {symbol}, " for symbol, _, _ in self._pointers)
         signature += "i64 %first, " if self.one.is_random else ""
-        whole = Lines([], declared, head.count)
-        self._elements(whole, values, nan_bits, "%i", None)
-        rest = Lines([], declared, whole.count)
-        index = ", ".join(f"i64 {k}" for k in range(width))
-        left = rest.emit("sub i64 %n, %full")
-        mask = rest.emit(f"icmp ult <{width} x i64> <{index}>, {lanes.splat(rest, left, 'i64')}")
-        self._elements(rest, values, nan_bits, "%full", mask)
-        last = Lines([], declared, rest.count)
-        for k, reduction in enumerate(self._lanewise):
-            self._finish(last, reduction, k)
-        return "\n".join(
-            [
-                f"define internal void @body{self.number}({signature}{_LAST}) #0 {{",
-                "entry:",
-                *head.lines,
-                f"  %full = and i64 %n, {-width}",
-                "  %any = icmp ne i64 %full, 0",
-                "  br i1 %any, label %loop, label %tail",
-                "loop:",
-                "  %i = phi i64 [ 0, %entry ], [ %after, %loop ]",
-                *whole.lines,
-                f"  %after = add nuw i64 %i, {width}",
-                "  %again = icmp ult i64 %after, %full",
-                "  br i1 %again, label %loop, label %tail",
-                "tail:",
-                "  %some = icmp ne i64 %full, %n",
-                "  br i1 %some, label %rest, label %done",
-                "rest:",
-                *rest.lines,
-                "  br label %done",
-                "done:",
-                *last.lines,
-                "  ret void",
-                "}",
-            ]
-        )
+        head = f"define internal void @body{self.number}({signature}{_LAST}) #0 {{"
+        return "\n".join([head, *out.lines, "  ret void", "}"])
 
     def _bound(self, n: Node) -> Node | None:
         """The argument of a minimum or maximum that does not change along a run."""
@@ -196,11 +171,6 @@ class Renderer:
     def _is_steady(self, n: Node) -> bool:
         """Whether a value is at hand before the loop."""
         return n in self.scalars or (n in self.operands and not self._inside(self.operands[n]))
-
-    @property
-    def _lanewise(self) -> list[Node]:
-        """The reductions that a run of elements adds up into one number."""
-        return [*self.sums["tensor"], *self.sums["rows"]]
 
     def _inside(self, operand: Operand) -> bool:
         """Whether an operand has another value at every place of a run."""
@@ -223,9 +193,6 @@ class Renderer:
         for n, operand in self.operands.items():
             if not self._inside(operand):
                 values[n] = lanes.load_one(out, operand.symbol, operand.dtype)
-        for k, reduction in enumerate(self._lanewise):
-            start = f"<{', '.join([f'double {start_of(reduction)}'] * self.width)}>"
-            out.lines += [f"  %sum{k} = alloca {lanes.wide}", f"  store {lanes.wide} {start}, ptr %sum{k}"]
         return values
 
     def _elements(
@@ -235,7 +202,9 @@ class Renderer:
         nan_bits: dict[Node, str],
         index: str,
         mask: str | None,
-    ) -> None:
+        fours: bool = False,
+    ) -> dict[Node, str]:
+        """One vector of elements and its sums, with `fours` but those that are added by fours; all values."""
         lanes = self.lanes
         values = dict(leaves)
         pointers: dict[Node, str] = {}
@@ -244,8 +213,9 @@ class Renderer:
                 continue
             at = f"ptr {operand.symbol}, i64 {index}"
             pointers[n] = out.emit(f"getelementptr {STORAGE[operand.dtype]}, {at}")
-            if mask is None and operand.domain != "columns":  # those are small and stay in the cache
-                self.lanes.fetch(out, pointers[n], AHEAD)
+            # columns are few and stay in the cache
+            if mask is None and operand.domain != "columns" and not prefetches_far():
+                lanes.fetch(out, pointers[n], AHEAD)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
         labels = {n: f"{row}[{k}]" for n, (row, k) in self.scalars.items()}
@@ -260,81 +230,17 @@ class Renderer:
                     values[n] = chance.uniform(*keyed, 0, place, note)
                 labels[n] = self.program.labels[n]
                 continue
-            given = [self._value(a, values) for a in n.args]
+            given = [lanes.value(a, values) for a in n.args]
             bound = self._bound(n)
             if bound is None:
                 values[n] = lanes.operation(out, n.op, given, note)
             else:
                 x = given[1 - n.args.index(bound)]
-                limit = self._value(bound, values)
+                limit = lanes.value(bound, values)
                 values[n] = lanes.bounded(out, n.op, limit, x, nan_bits.get(bound), note)
             labels[n] = self.program.labels[n]
-        for k, reduction in enumerate(self._lanewise):
-            self._add(out, f"%sum{k}", reduction, values, mask)
-        for k, reduction in enumerate(self.sums["columns"]):
-            at = out.emit(f"getelementptr double, ptr %strip{k}, i64 {index}")
-            self._add(out, at, reduction, values, mask, in_memory=True)
+        self.sums.add(out, values, index, mask, fours)
         for word, n in self.one.written.items():
             operand = self.operands[name(word)]
-            lanes.store(out, self._value(n, values), pointers[name(word)], operand.dtype, mask)
-
-    def _value(self, n: Node, values: dict[Node, str]) -> str:
-        return self.lanes.constant(n.number) if n.op == "const" else values[n]
-
-    def _add(
-        self,
-        out: Lines,
-        at: str,
-        reduction: Node,
-        values: dict[Node, str],
-        mask: str | None,
-        in_memory: bool = False,
-    ) -> None:
-        """Add one vector of elements to what stands at an address; a product is formed in float64."""
-        lanes, wide = self.lanes, self.lanes.wide
-        largest = reduction.op.startswith("max")
-        n = self.one.reductions[reduction]
-        product = n.args if n.op == "mul" and n not in self.scalars else (n,)
-        factors = [lanes.widen(out, self._value(a, values)) for a in product]
-        sums = Lanes("float64", self.width)
-        before = sums.load(out, at, "float64", mask) if in_memory else out.emit(f"load {wide}, ptr {at}")
-        if len(factors) == 2 and lanes.precision == "float32" and not largest:
-            # in float64 the product of two float32 is exact, so the sum rounds once either way
-            after = sums.operation(out, "fma", [*factors, before], text(reduction))
-        else:
-            value = factors[0] if len(factors) == 1 else sums.operation(out, "mul", factors)
-            after = sums.operation(out, "maximum" if largest else "add", [before, value], text(reduction))
-        if mask is not None and not in_memory:
-            after = out.emit(f"select {lanes.truth} {mask}, {wide} {after}, {wide} {before}")
-        sums.put(out, after, at, "float64", mask if in_memory else None)
-
-    def _finish(self, out: Lines, reduction: Node, k: int) -> None:
-        """The lanes of a sum joined in pairs: a row's into its place, a tensor's onto its chunk's."""
-        operation, width = "maximum" if reduction.op.startswith("max") else "add", self.width
-        total = out.emit(f"load {self.lanes.wide}, ptr %sum{k}")
-        while width > 1:
-            kind, width = f"<{width} x double>", width // 2
-            halves = []
-            for half in (0, width):
-                places = ", ".join(f"i32 {half + j}" for j in range(width))
-                halves.append(
-                    out.emit(f"shufflevector {kind} {total}, {kind} poison, <{width} x i32> <{places}>")
-                )
-            total = Lanes("float64", width).operation(out, operation, halves)
-        one = Lanes("float64", 1)
-        into, at = self.vector(reduction).symbol if k >= len(self.sums["tensor"]) else "%out", 0
-        if into == "%out":
-            at = k
-            before = out.emit(f"load {one.vector}, ptr {out.at('double', into, at)}")
-            total = one.operation(out, operation, [before, total])
-        elif reduction.op.startswith("mean"):
-            count = out.emit(
-                f"insertelement {one.vector} poison, double {out.emit('uitofp i64 %n to double')}, i64 0"
-            )
-            total = one.operation(out, "div", [total, count])
-        out.do(f"store {one.vector} {total}, ptr {out.at('double', into, at)}")
-
-
-def start_of(reduction: Node) -> str:
-    """What a sum or maximum of nothing is."""
-    return "0xFFF0000000000000" if reduction.op.startswith("max") else "0.0"
+            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask)
+        return values

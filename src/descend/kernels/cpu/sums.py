@@ -1,0 +1,166 @@
+"""Renders the sums of a pass: in float64, lane by lane, in an order that only the cut into chunks decides.
+
+Squares of float32 are added by fours before they are widened, for turning float32 into float64 takes longer
+than squaring and adding. Where such a four is so large or so small that float32 could lose it, its squares
+are formed in float64, where they are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...formula.nodes import Node, scope, text
+from ...formula.program import Pass
+from .emit import Lanes, Lines
+
+FOUR = 4
+"""How many vectors of squares are added before they are widened."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sums of one pass.
+
+    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row.
+    """
+
+    one: Pass
+    lanes: Lanes
+    scalars: Collection[Node]
+    into: dict[Node, str]
+
+    @cached_property
+    def tensor(self) -> list[Node]:
+        """What is summed over a tensor, or over all."""
+        return [n for n in self.one.reductions if scope(n) in ("tensor", "global")]
+
+    @cached_property
+    def rows(self) -> list[Node]:
+        """What is summed by row."""
+        return [n for n in self.one.reductions if scope(n) == "rows"]
+
+    @cached_property
+    def columns(self) -> list[Node]:
+        """What is summed by column, in a strip of every chunk's own."""
+        return [n for n in self.one.reductions if scope(n) == "columns"]
+
+    @cached_property
+    def by_fours(self) -> list[Node]:
+        """The sums of squares that float32 adds by fours."""
+        found = [n for n in self._lanewise if self.lanes.precision == "float32" and not _is_largest(n)]
+        return [n for n in found if len(x := self._factors(n)) == 2 and x[0] == x[1]]
+
+    @property
+    def _lanewise(self) -> list[Node]:
+        """What a run of elements adds up into one number."""
+        return [*self.tensor, *self.rows]
+
+    def _factors(self, reduction: Node) -> tuple[Node, ...]:
+        """What is multiplied for a sum, or the one value that is summed."""
+        n = self.one.reductions[reduction]
+        return n.args if n.op == "mul" and n not in self.scalars else (n,)
+
+    def start(self, out: Lines) -> None:
+        """Before a run: sums of nothing."""
+        wide = self.lanes.wide
+        for k, n in enumerate(self._lanewise):
+            start = f"<{', '.join([f'double {start_of(n)}'] * self.lanes.width)}>"
+            out.lines += [f"  %sum{k} = alloca {wide}", f"  store {wide} {start}, ptr %sum{k}"]
+
+    def add(
+        self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
+    ) -> None:
+        """Add one vector of elements; with `fours`, only to what is not added by fours."""
+        for k, n in enumerate(self._lanewise):
+            if not (fours and n in self.by_fours):
+                self._add(out, f"%sum{k}", n, values, mask)
+        for k, n in enumerate(self.columns):
+            at = out.emit(f"getelementptr double, ptr %strip{k}, i64 {index}")
+            self._add(out, at, n, values, mask, in_memory=True)
+
+    def add_four(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
+        """Add four vectors of elements to what is added by fours."""
+        lanes, wide = self.lanes, self.lanes.wide
+        for k, n in enumerate(self._lanewise):
+            if n not in self.by_fours:
+                continue
+            a, b, c, d = (lanes.value(self._factors(n)[0], values) for values in vectors)
+            pairs = [
+                lanes.operation(out, "fma", [y, y, lanes.operation(out, "mul", [x, x])])
+                for x, y in ((a, b), (c, d))
+            ]
+            four = lanes.operation(out, "add", pairs, text(n))
+            out.when(lanes.is_usual(out, four), f"usual{k}", f"other{k}")
+            before = out.emit(f"load {wide}, ptr %sum{k}")
+            after = out.emit(f"fadd {wide} {before}, {lanes.widen(out, four)}")
+            out.do(f"store {wide} {after}, ptr %sum{k}, align 8", f"br label %added{k}")
+            out.lines.append(f"other{k}:")
+            for values in vectors:
+                self._add(out, f"%sum{k}", n, values, None)
+            out.label(f"added{k}")
+
+    def _add(
+        self,
+        out: Lines,
+        at: str,
+        reduction: Node,
+        values: dict[Node, str],
+        mask: str | None,
+        in_memory: bool = False,
+    ) -> None:
+        """Add one vector of elements to what stands at an address; a product is formed in float64."""
+        lanes, wide = self.lanes, self.lanes.wide
+        largest = _is_largest(reduction)
+        factors = [lanes.widen(out, lanes.value(n, values)) for n in self._factors(reduction)]
+        sums = Lanes("float64", lanes.width)
+        before = sums.load(out, at, "float64", mask) if in_memory else out.emit(f"load {wide}, ptr {at}")
+        if len(factors) == 2 and lanes.precision == "float32" and not largest:
+            # in float64 the product of two float32 is exact, so the sum rounds once either way
+            after = sums.operation(out, "fma", [*factors, before], text(reduction))
+        else:
+            value = factors[0] if len(factors) == 1 else sums.operation(out, "mul", factors)
+            after = sums.operation(out, "maximum" if largest else "add", [before, value], text(reduction))
+        if mask is not None and not in_memory:
+            after = out.emit(f"select {lanes.truth} {mask}, {wide} {after}, {wide} {before}")
+        sums.put(out, after, at, "float64", mask if in_memory else None)
+
+    def finish(self, out: Lines) -> None:
+        """After a run the lanes joined in pairs: a row's into its place, a tensor's onto its chunk's."""
+        for k, n in enumerate(self._lanewise):
+            self._finish(out, n, k)
+
+    def _finish(self, out: Lines, reduction: Node, k: int) -> None:
+        operation, width = "maximum" if _is_largest(reduction) else "add", self.lanes.width
+        total = out.emit(f"load {self.lanes.wide}, ptr %sum{k}")
+        while width > 1:
+            kind, width = f"<{width} x double>", width // 2
+            halves = []
+            for half in (0, width):
+                places = ", ".join(f"i32 {half + j}" for j in range(width))
+                halves.append(
+                    out.emit(f"shufflevector {kind} {total}, {kind} poison, <{width} x i32> <{places}>")
+                )
+            total = Lanes("float64", width).operation(out, operation, halves)
+        one = Lanes("float64", 1)
+        if reduction in self.into:
+            at = self.into[reduction]
+            if reduction.op.startswith("mean"):
+                count = out.emit("uitofp i64 %n to double")
+                count = out.emit(f"insertelement {one.vector} poison, double {count}, i64 0")
+                total = one.operation(out, "div", [total, count])
+        else:
+            at = out.at("double", "%out", k)
+            before = out.emit(f"load {one.vector}, ptr {at}")
+            total = one.operation(out, operation, [before, total])
+        out.do(f"store {one.vector} {total}, ptr {at}")
+
+
+def _is_largest(reduction: Node) -> bool:
+    return reduction.op.startswith("max")
+
+
+def start_of(reduction: Node) -> str:
+    """What a sum or maximum of nothing is."""
+    return "0xFFF0000000000000" if _is_largest(reduction) else "0.0"

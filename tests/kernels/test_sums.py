@@ -1,0 +1,132 @@
+"""Sums of squares of float32: added by fours, and as exact where a four is too large or small for that."""
+
+from math import fsum
+
+import numpy as np
+import pytest
+import torch
+
+from descend.formula import rule_of, stage
+from descend.formula.vocabulary import norm, sum
+from descend.kernels import cpu
+
+SIZES = (1, 16, 63, 64, 65, 127, 1000, 32_768, 100_003)
+
+
+def squares(p, g):
+    p = p - sum(g**2)
+    return p
+
+
+def squares_of_the_new(p, g, m):
+    m = m - g
+    p = p - sum(m**2)
+    return p, m
+
+
+def rows(p, g):
+    p = p - norm(g, "rows")
+    return p
+
+
+def summed(rule, *operands):
+    """What the first pass of a rule sums up over each of some matrices."""
+    program = stage(rule_of(rule))
+    kernel = cpu.kernel(program, tuple(cpu.storage_name(x.dtype) for x in operands))
+    size = operands[0].numel()
+    shape = [tuple(operands[0].shape)] if operands[0].dim() == 2 else []
+    table = cpu.Table(kernel, [size], shape)
+    addresses = np.array([[x.data_ptr() for x in operands]], np.int64)
+    table.bind(addresses, kernel.rows(1), np.zeros(1, np.int64))
+    return table.launch_pass(0)[0].item()
+
+
+def exact(x):
+    return fsum(float(value) ** 2 for value in x.double().flatten().tolist())
+
+
+def drawn(size, scale=1.0):
+    return torch.randn(size, generator=torch.Generator().manual_seed(size)) * scale
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sum_of_squares_is_off_by_less_than_one_rounding_of_float32(size):
+    g = drawn(size)
+    assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=2.0**-24, abs=0)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-22, 1e-15, 1e18, 1e19, 1e25, 1e37])
+@pytest.mark.parametrize("size", [64, 1000])
+def test_squares_that_float32_would_lose_are_kept(size, scale):
+    g = drawn(size, scale)
+    assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=2.0**-22, abs=0)
+
+
+@pytest.mark.parametrize("place", [0, 20, 40, 63])
+@pytest.mark.parametrize("number", [3e38, 1e20, 1e-20, 1e-40, 0.0])
+def test_one_number_among_usual_ones_of_another_size(number, place):
+    g = torch.full((64,), 1e-15 if number < 1 else 1.0)
+    g[place] = number
+    g[(place + 16) % 64] = number
+    assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=2.0**-22, abs=0)
+
+
+def test_where_float32_stops_adding():
+    for power in (-49, -48.5, -48, -47, 61, 62, 62.5, 63, 63.5):
+        g = torch.full((64,), 2.0**power)
+        assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=2.0**-22, abs=0)
+
+
+def test_zeros_sum_to_zero_and_no_number_stays_none():
+    g = torch.zeros(1000)
+    assert summed(squares, g.clone(), g) == 0
+    g[500] = float("inf")
+    assert summed(squares, g.clone(), g) == float("inf")
+    g[3] = float("nan")
+    assert np.isnan(summed(squares, g.clone(), g))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e25])
+def test_of_a_value_that_its_own_pass_writes(scale):
+    g, m = drawn(1000, scale), torch.zeros(1000)
+    wanted = exact(m - g)
+    assert summed(squares_of_the_new, g.clone(), g, m) == pytest.approx(wanted, rel=2.0**-22, abs=0)
+    assert torch.equal(m, -g)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types(dtype):
+    g = drawn(1000).to(dtype)
+    assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=2.0**-22, abs=0)
+
+
+def test_float64_adds_every_square_alone():
+    g = drawn(1000).double() * 1e-170
+    assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("columns", [3, 64, 100, 700])
+@pytest.mark.parametrize("scale", [1.0, 1e-17])
+def test_by_row(columns, scale):
+    g = drawn(50 * columns, scale).reshape(50, columns)
+    p = torch.zeros(50, columns)
+    program = stage(rule_of(rows))
+    kernel = cpu.kernel(program, ("float32",) * 2)
+    table = cpu.Table(kernel, [p.numel()], [(50, columns)])
+    table.bind(np.array([[p.data_ptr(), g.data_ptr()]], np.int64), kernel.rows(1), np.zeros(1, np.int64))
+    table.launch()
+    wanted = torch.tensor([exact(row) ** 0.5 for row in g], dtype=torch.float64)
+    assert wanted.min() > 0
+    assert torch.allclose(-p.double(), wanted[:, None].expand_as(p), rtol=2.0**-22, atol=0)
+
+
+@pytest.mark.parametrize("power", [-48, -50, -56, -62])
+def test_squares_below_the_normal_numbers_count_where_those_are_taken_for_zeros(power):
+    g = torch.full((64,), 2.0**-63.5)
+    g[:16] = 2.0**power
+    assert torch.set_flush_denormal(True)
+    try:
+        found = summed(squares, g.clone(), g)
+    finally:
+        torch.set_flush_denormal(False)
+    assert found == pytest.approx(exact(g), rel=2.0**-22, abs=0)
