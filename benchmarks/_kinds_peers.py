@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,18 +25,34 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Layout:
-    """Tensors of one shape."""
+    """Tensors of one shape; `swept` when the caches are filled with something else before every step."""
 
     name: str
     count: int
     shape: tuple[int, ...]
+    swept: bool = False
 
     def shrunk(self) -> Layout:
         """For a smoke run: the same name, few and small tensors."""
         return Layout(self.name, min(self.count, 3), tuple(min(n, 16) for n in self.shape))
 
 
-SIZES = (Layout("300 × 32", 300, (32,)), Layout("1M", 1, (1024, 1024)), Layout("16M", 1, (4096, 4096)))
+SIZES = (
+    Layout("300 × 32", 300, (32,)),
+    Layout("1M", 1, (1024, 1024)),
+    Layout("1M, swept", 1, (1024, 1024), swept=True),
+    Layout("16M", 1, (4096, 4096)),
+)
+
+
+@cache
+def _something_else() -> torch.Tensor:
+    return torch.ones(1 << 26)
+
+
+def sweep() -> None:
+    """Leave nothing of a step in the caches, as a forward and a backward pass do."""
+    _something_else().sum()
 
 
 class Given:
