@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -34,7 +34,7 @@ class Layout:
 
     def shrunk(self) -> Layout:
         """For a smoke run: the same name, few and small tensors."""
-        return Layout(self.name, min(self.count, 3), tuple(min(n, 16) for n in self.shape))
+        return replace(self, count=min(self.count, 3), shape=tuple(min(n, 16) for n in self.shape))
 
 
 SIZES = (

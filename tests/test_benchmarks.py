@@ -127,7 +127,7 @@ def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: P
         assert rows[0][:6] == ["rule", "size", "ours", "in AdamW's", "best peer", "over ours"]
         assert all(" (" in row[2] and "× (" in row[3] for row in rows[1:])
     for rows in (lion, adafactor, clipped):
-        assert [row[1] for row in rows[1:]] == ["300 × 32", "1M", "16M"]
+        assert [row[1] for row in rows[1:]] == ["300 × 32", "1M", "1M, swept", "16M"]
     assert [row[1] for row in muon[1:]][-2:] == ["64 of 64 × 64", "150 of 32 × 32"]
     for row in adafactor[1:]:
         named = f"{row[4]} {row[6]}"
@@ -136,6 +136,7 @@ def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: P
     asked = {row[0].split(", against")[0].split(", in times")[0] + row[1][0]: row[1] for row in bars[1:]}
     assert asked["clip_global_norm, adamw, 16M≤"] == "≤ 1.25×"
     assert asked["clip_global_norm, adamw, 16M≥"] == "≥ 1.3×"
+    assert asked["clip_global_norm, adamw, 1M, swept≤"] == "≤ 1.25×"
     assert asked["lion, 300 × 32≥"] == "≥ 1×"
     assert asked["muon, 2048 × 2048≥"] == "≥ 0.95×"
     verdicts = {"reached", "not reached", "undecided: disturbed", "not measured"}

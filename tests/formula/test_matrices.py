@@ -8,7 +8,16 @@ import descend
 from descend import rules
 from descend.errors import FormulaError
 from descend.formula import State, rule_of, stage
-from descend.formula.vocabulary import eigenbasis, every, inverse_root, matmul, newton_schulz, norm, transpose
+from descend.formula.vocabulary import (
+    eigenbasis,
+    every,
+    inverse_root,
+    matmul,
+    newton_schulz,
+    norm,
+    sum,
+    transpose,
+)
 
 L = State(shape="left")
 R = State(shape="right")
@@ -185,6 +194,27 @@ WRONG = [
 def test_matrices_that_do_not_fit_are_refused(formula, says):
     line = line_refused(formula, says)
     assert any(word in line for word in ("matmul", "L + ", "every", "transpose", "inverse_root")), line
+
+
+def no_such_side(p, g, L=L, lr=0.1):
+    L = L + matmul(g, transpose(g))
+    p = p - lr * sum(L, "columns") * g
+    return p, L
+
+
+def test_a_square_matrix_has_no_sums_along_the_other_side():
+    assert "p = p - lr" in line_refused(no_such_side, "rows x rows; it has no sums by columns")
+
+
+def squares_of_a_side(p, g, L=L, R=R, lr=0.1):
+    L = L + matmul(g, transpose(g))
+    R = R + matmul(transpose(g), g)
+    p = p - lr * g * sum(L**2, "rows") / (1 + norm(R, "columns"))
+    return p, L, R
+
+
+def test_a_square_matrix_is_summed_along_its_own_side():
+    check(squares_of_a_side, 3)
 
 
 def test_a_matrix_rule_for_a_vector_needs_another_rule():

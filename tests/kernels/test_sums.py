@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from descend.formula import rule_of, stage
-from descend.formula.vocabulary import norm, sum
+from descend.formula.vocabulary import mean, sum
 from descend.kernels import cpu
 
 SIZES = (1, 16, 63, 64, 65, 127, 1000, 32_768, 100_003)
@@ -25,7 +25,29 @@ def squares_of_the_new(p, g, m):
 
 
 def rows(p, g):
-    p = p - norm(g, "rows")
+    p = p - sum(g**2, "rows")
+    return p
+
+
+def columns(p, g):
+    p = p - sum(g**2, "columns")
+    return p
+
+
+def columns_of_the_new(p, g, m):
+    m = m - g
+    p = p - sum(m**2, "columns")
+    return p, m
+
+
+def columns_of_the_old(p, g, m):
+    p = p - sum(m**2, "columns")
+    m = m - g
+    return p, m
+
+
+def mean_of_columns(p, g):
+    p = p - mean(g**2, "columns")
     return p
 
 
@@ -105,19 +127,76 @@ def test_float64_adds_every_square_alone():
     assert summed(squares, g.clone(), g) == pytest.approx(exact(g), rel=1e-14, abs=0)
 
 
-@pytest.mark.parametrize("columns", [3, 64, 100, 700])
-@pytest.mark.parametrize("scale", [1.0, 1e-17])
-def test_by_row(columns, scale):
-    g = drawn(50 * columns, scale).reshape(50, columns)
-    p = torch.zeros(50, columns)
-    program = stage(rule_of(rows))
-    kernel = cpu.kernel(program, ("float32",) * 2)
-    table = cpu.Table(kernel, [p.numel()], [(50, columns)])
-    table.bind(np.array([[p.data_ptr(), g.data_ptr()]], np.int64), kernel.rows(1), np.zeros(1, np.int64))
+def stepped(rule, *operands):
+    program = stage(rule_of(rule))
+    kernel = cpu.kernel(program, tuple(cpu.storage_name(x.dtype) for x in operands))
+    table = cpu.Table(kernel, [operands[0].numel()], [tuple(operands[0].shape)])
+    addresses = np.array([[x.data_ptr() for x in operands]], np.int64)
+    table.bind(addresses, kernel.rows(1), np.zeros(1, np.int64))
     table.launch()
-    wanted = torch.tensor([exact(row) ** 0.5 for row in g], dtype=torch.float64)
+
+
+def by_row(matrix):
+    return torch.tensor([exact(row) for row in matrix], dtype=torch.float64)
+
+
+def close(found, wanted):
     assert wanted.min() > 0
-    assert torch.allclose(-p.double(), wanted[:, None].expand_as(p), rtol=2.0**-22, atol=0)
+    return torch.allclose(found.double(), wanted.expand_as(found), rtol=2.0**-22, atol=2.0**-149)
+
+
+SHAPES = [(1, 64), (7, 64), (8, 100), (50, 3), (50, 700), (90, 16), (200, 1000)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e-17])
+def test_by_row_and_by_column(shape, scale):
+    g = drawn(shape[0] * shape[1], scale).reshape(shape)
+    p = torch.zeros(shape)
+    stepped(rows, p, g)
+    assert close(-p, by_row(g)[:, None])
+    p = torch.zeros(shape)
+    stepped(columns, p, g)
+    assert close(-p, by_row(g.T))
+
+
+@pytest.mark.parametrize("number", [1e18, 1e-16, 1e-19, 0.0])
+@pytest.mark.parametrize("row", [0, 7, 8, 30])
+def test_columns_of_another_size_than_their_neighbours(row, number):
+    g = drawn(33 * 80).reshape(33, 80)
+    g[:, 3:40:5] *= number or 1
+    g[row, 50] = number
+    p = torch.zeros(g.shape)
+    stepped(columns, p, g)
+    assert close(-p, by_row(g.T))
+
+
+def test_columns_whose_squares_float32_cannot_add():
+    g = torch.full((16, 64), 1.0)
+    g[:, 20] = 1e19
+    g[3, 30] = 1.5e19
+    p = torch.zeros(g.shape)
+    stepped(mean_of_columns, p, g)
+    assert close(-p, by_row(g.T) / 16)
+
+
+def test_half_types_by_column():
+    g = drawn(40 * 64).reshape(40, 64).bfloat16()
+    g[:, 5] *= 1e-17
+    p = torch.zeros(g.shape)
+    stepped(columns, p, g)
+    assert close(-p, by_row(g.T))
+
+
+@pytest.mark.parametrize("rule", [columns_of_the_new, columns_of_the_old], ids=lambda r: r.__name__)
+def test_columns_of_what_its_own_pass_writes(rule):
+    g, m, p = drawn(40 * 64).reshape(40, 64), torch.ones(40, 64), torch.zeros(40, 64)
+    m[:, 5], g[:, 6] = 1e-20, 1 - 1e-7
+    new = m - g
+    wanted = by_row((new if rule is columns_of_the_new else m).T)
+    stepped(rule, p, g, m)
+    assert close(-p, wanted)
+    assert torch.equal(m, new)
 
 
 @pytest.mark.parametrize("power", [-48, -50, -56, -62])

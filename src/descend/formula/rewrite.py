@@ -90,7 +90,7 @@ class Rewriter:
             if n.op == "name":
                 found = self.domains.get(n.word, "scalar")
             elif is_reduction(n):
-                found = scope(n) if scope(n) in ("rows", "columns") else "scalar"
+                found = self._reduced(n)
             elif is_random(n):
                 found = "element"
             elif is_matrix(n):
@@ -104,6 +104,15 @@ class Rewriter:
                 found = "element" if len(inside) > 1 else inside.pop() if inside else "scalar"
             self._domain[n] = found
         return self._domain[n]
+
+    def _reduced(self, n: Node) -> str:
+        """What a sum is one number of, for what can be summed so."""
+        over, inside = scope(n), self.domain(n.args[0])
+        if over not in ("rows", "columns"):
+            return "scalar"
+        if over not in SIDES.get(inside, (over,)):
+            raise ShapeError(f"this matrix is {' x '.join(SIDES[inside])}; it has no sums by {over}", n)
+        return over
 
     def is_element(self, n: Node) -> bool:
         """Whether a node differs within a tensor (else it is a scalar of the host)."""

@@ -15,11 +15,11 @@ from functools import cached_property
 from ...formula.nodes import Node, scope
 from ...formula.program import Program
 from .compiler import is_x86, pause
-from .emit import Lanes, Lines
+from .emit import STORAGE, Lanes, Lines
 from .glue import ALONE, FIELDS, Records, field
 from .render import Operand, Renderer
 from .schedule import ENTRY, strips_of
-from .sums import start_of
+from .sums import EIGHT, start_of
 
 DOMAINS = ("element", "rows", "columns", "left", "right")
 """The order of the extents."""
@@ -123,6 +123,8 @@ class Driver:
         parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
         for one in self.passes:
             parts += ["", one.body(declared), "", self._chunk(one, declared)]
+            if one.sums.by_eights:
+                parts += ["", one.eights(declared)]
             if self._finishes(one):
                 parts += ["", self._finish(one, declared)]
         steps = [k for k in range(1, len(self.passes) + 1) if self.records.wanted(k)]
@@ -208,19 +210,56 @@ class Driver:
         offset, length = entry["offset"], entry["length"]
         if self.program.is_matrix(one.number):
             columns = self._extent(out, "columns", tensor)
-            for k, n in enumerate(one.sums.columns):
-                bases[f"%strip{k}"] = self._strip(out, entry["strip"], columns, k)
-                with out.each(f"blank{k}", columns) as i:
-                    out.do(f"store double {start_of(n)}, ptr {out.at('double', bases[f'%strip{k}'], i)}")
-            with out.each("row", length) as r:
-                row = out.emit(f"add i64 {offset}, {r}")
-                one.call(out, bases, out.place(row, columns, 0), columns, row, "0")
+            self._begin_strips(out, one, bases, columns, entry["strip"])
+            if one.sums.by_eights:
+                with out.each("few", length, step=EIGHT) as few:
+                    left = out.emit(f"sub i64 {length}, {few}")
+                    less = out.emit(f"icmp slt i64 {left}, {EIGHT}")
+                    count = out.emit(f"select i1 {less}, i64 {left}, i64 {EIGHT}")
+                    first = out.emit(f"add i64 {offset}, {few}")
+                    self._rows(out, one, bases, columns, first, count)
+                    self._add_eights(out, one, bases, columns, first, count)
+            else:
+                self._rows(out, one, bases, columns, offset, length)
         else:
             one.call(out, bases, offset, length, offset, offset)
         if self._finishes(one):
             out.do(f"call void @finish{one.number}(ptr %ctx, ptr %entry)")
         head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"
         return "\n".join([head, *out.lines, "  ret void", "}"])
+
+    def _begin_strips(
+        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, strip: str
+    ) -> None:
+        """Sums by column of nothing, and where those of a few rows are kept in float32."""
+        strips = one.sums.columns
+        for k, n in enumerate(strips):
+            at = bases[f"%strip{k}"] = self._strip(out, strip, columns, k)
+            with out.each(f"blank{k}", columns) as i:
+                out.do(f"store double {start_of(n)}, ptr {out.at('double', at, i)}")
+        for k in one.sums.by_eights:
+            at = bases[f"%part{k}"] = self._strip(out, strip, columns, len(strips) + k)
+            with out.each(f"zero{k}", columns) as i:
+                out.do(f"store float 0.0, ptr {out.at('float', at, i)}")
+
+    def _rows(
+        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, first: str, count: str
+    ) -> None:
+        """The pass over so many rows."""
+        with out.each("row", count) as r:
+            row = out.emit(f"add i64 {first}, {r}")
+            one.call(out, bases, out.place(row, columns, 0), columns, row, "0")
+
+    def _add_eights(
+        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, first: str, count: str
+    ) -> None:
+        """Add up what so many rows have left in float32."""
+        given = [f"i64 {columns}", f"i64 {count}"]
+        for k, n in one.sums.by_eights.items():
+            operand = one.operands[n]
+            at = out.at(STORAGE[operand.dtype], bases[operand.symbol], out.place(first, columns, 0))
+            given += [f"ptr {bases[f'%strip{k}']}", f"ptr {bases[f'%part{k}']}", f"ptr {at}"]
+        out.do(f"call void @eights{one.number}({', '.join(given)})")
 
     def _base(self, out: Lines, operand: Operand, tensor: str) -> str:
         width = len(self.program.operands if operand.table == "addresses" else self.program.vectors)

@@ -96,7 +96,9 @@ class Renderer:
     def sums(self) -> Sums:
         """The pass's sums."""
         into = {n: self.vector(n).symbol for n in self.one.reductions if scope(n) == "rows"}
-        return Sums(self.one, self.lanes, self.scalars, into)
+        kept = (word for word in self.one.reads if word not in self.one.written)
+        stays = [name(word) for word in kept if self.program.domains[word] == "element"]
+        return Sums(self.one, self.lanes, self.scalars, into, stays)
 
     @cached_property
     def scalars(self) -> dict[Node, tuple[str, int]]:
@@ -131,7 +133,8 @@ class Renderer:
         """Symbol, storage type and domain of every address that the body takes."""
         found = [(x.symbol, x.dtype, x.domain) for x in self.operands.values()]
         found += [(self.vector(n).symbol, "float64", "rows") for n in self.sums.rows]
-        return found + [(f"%strip{k}", "float64", "strip") for k in range(len(self.sums.columns))]
+        found += [(f"%strip{k}", "float64", "strip") for k in range(len(self.sums.columns))]
+        return found + [(f"%part{k}", "float32", "strip") for k in self.sums.by_eights]
 
     def body(self, declared: dict[str, str]) -> str:
         """The function that does one run of elements."""
@@ -161,6 +164,10 @@ class Renderer:
         signature += "i64 %first, " if self.one.is_random else ""
         head = f"define internal void @body{self.number}({signature}{_LAST}) #0 {{"
         return "\n".join([head, *out.lines, "  ret void", "}"])
+
+    def eights(self, declared: dict[str, str]) -> str:
+        """The function that adds up what a few rows have left in float32."""
+        return self.sums.eights(self.number, {n: x.dtype for n, x in self.operands.items()}, declared)
 
     def _bound(self, n: Node) -> Node | None:
         """The argument of a minimum or maximum that does not change along a run."""

@@ -146,8 +146,8 @@ class Schedule:
 
 
 def strips_of(program: Program) -> int:
-    """How many strips of column sums a chunk keeps at most."""
-    return max(len(_by_column(program, k)) for k in range(len(program.passes)))
+    """How many strips of column sums a chunk keeps at most, those of a few rows among them."""
+    return 2 * max(len(_by_column(program, k)) for k in range(len(program.passes)))
 
 
 def _by_column(program: Program, number: int) -> list[Any]:

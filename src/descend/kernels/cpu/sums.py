@@ -1,8 +1,8 @@
 """Renders the sums of a pass: in float64, lane by lane, in an order that only the cut into chunks decides.
 
-Squares of float32 are added by fours before they are widened, for turning float32 into float64 takes longer
-than squaring and adding. Where such a four is so large or so small that float32 could lose it, its squares
-are formed in float64, where they are exact.
+Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
+float32, by fours of a run of elements, or by eights of a column. Where the sum of these few is so large or so
+small that float32 could lose something, their squares are formed in float64, where they are exact.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ from functools import cached_property
 
 from ...formula.nodes import Node, scope, text
 from ...formula.program import Pass
-from .emit import Lanes, Lines
+from .emit import STORAGE, Lanes, Lines
 
 FOUR = 4
 """How many vectors of squares are added before they are widened."""
+
+EIGHT = 8
+"""How many rows' squares are added by column before they are."""
 
 
 @dataclass(frozen=True)
 class Sums:
     """The sums of one pass.
 
-    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row.
+    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row; `stays`
+    the operands that have a value for every element and keep it.
     """
 
     one: Pass
     lanes: Lanes
     scalars: Collection[Node]
     into: dict[Node, str]
+    stays: Collection[Node]
 
     @cached_property
     def tensor(self) -> list[Node]:
@@ -51,6 +56,17 @@ class Sums:
         """The sums of squares that float32 adds by fours."""
         found = [n for n in self._lanewise if self.lanes.precision == "float32" and not _is_largest(n)]
         return [n for n in found if len(x := self._factors(n)) == 2 and x[0] == x[1]]
+
+    @cached_property
+    def by_eights(self) -> dict[int, Node]:
+        """The sums by column of squares that float32 adds over a few rows: their place, what is squared.
+
+        Only of what stays, for it is read again where float32 could lose something.
+        """
+        if self.lanes.precision != "float32":
+            return {}
+        squares = {k: self._factors(n) for k, n in enumerate(self.columns) if not _is_largest(n)}
+        return {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1] and x[0] in self.stays}
 
     @property
     def _lanewise(self) -> list[Node]:
@@ -77,8 +93,14 @@ class Sums:
             if not (fours and n in self.by_fours):
                 self._add(out, f"%sum{k}", n, values, mask)
         for k, n in enumerate(self.columns):
-            at = out.emit(f"getelementptr double, ptr %strip{k}, i64 {index}")
-            self._add(out, at, n, values, mask, in_memory=True)
+            if k in self.by_eights and mask is None:
+                at = out.at("float", f"%part{k}", index)
+                x, before = values[self.by_eights[k]], self.lanes.load(out, at, "float32", None)
+                after = self.lanes.operation(out, "fma", [x, x, before], text(n))
+                self.lanes.put(out, after, at, "float32", None)
+            else:
+                at = out.at("double", f"%strip{k}", index)
+                self._add(out, at, n, values, mask, in_memory=True)
 
     def add_four(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
         """Add four vectors of elements to what is added by fours."""
@@ -100,6 +122,34 @@ class Sums:
             for values in vectors:
                 self._add(out, f"%sum{k}", n, values, None)
             out.label(f"added{k}")
+
+    def eights(self, number: int, dtypes: dict[Node, str], declared: dict[str, str]) -> str:
+        """The function that adds what float32 has summed over a few rows to the strips of a chunk.
+
+        `dtypes` are the storage types of what is squared, which begins at `%rows`.
+        """
+        out, lanes, sums = Lines([], declared), self.lanes, Lanes("float64", self.lanes.width)
+        whole = out.emit(f"and i64 %columns, {-lanes.width}")
+        signature = "i64 %columns, i64 %rows"
+        for k, x in self.by_eights.items():
+            n = self.columns[k]
+            signature += f", ptr %strip{k}, ptr %part{k}, ptr %rows{k}"
+            with out.each(f"vector{k}", whole, step=lanes.width) as i:
+                strip, part = out.at("double", f"%strip{k}", i), out.at("float", f"%part{k}", i)
+                few = lanes.load(out, part, "float32", None)
+                lanes.put(out, lanes.constant(0), part, "float32", None)
+                out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
+                before = sums.load(out, strip, "float64", None)
+                after = sums.operation(out, "add", [before, lanes.widen(out, few)], text(n))
+                sums.put(out, after, strip, "float64", None)
+                out.do(f"br label %added{k}")
+                out.lines.append(f"other{k}:")
+                with out.each(f"row{k}", "%rows") as row:
+                    at = out.at(STORAGE[dtypes[x]], f"%rows{k}", out.place(row, "%columns", i))
+                    self._add(out, strip, n, {x: lanes.load(out, at, dtypes[x], None)}, None, in_memory=True)
+                out.label(f"added{k}")
+        head = f"define internal void @eights{number}({signature}) #0 {{"
+        return "\n".join([head, *out.lines, "  ret void", "}"])
 
     def _add(
         self,
