@@ -42,7 +42,7 @@ from descend.formula.vocabulary import (
     where,
 )
 from descend.kernels import reference
-from descend.kernels.cpu import team
+from descend.kernels.cpu import table, team
 from descend.kernels.staged import StagedCpuPlan, launch_by_passes
 from descend.modifiers import agc, cautious, centralise, clip_global_norm, clip_norm
 
@@ -160,6 +160,24 @@ def test_a_team_of_fewer_threads_than_asked_for_gets_to_the_end(monkeypatch):
     wanted = by_passes(three_in_a_row, start(three_in_a_row, sizes=sizes))
     monkeypatch.setattr(team, "openmp", lambda: alone)
     found = at_once(three_in_a_row, start(three_in_a_row, sizes=sizes), threads=4)
+    for word in wanted:
+        assert same(wanted[word], found[word])
+
+
+def test_every_thread_is_asked_for_its_number_so_that_its_lanes_stay_with_it(monkeypatch):
+    asked = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int)
+    def number():
+        asked.append(None)
+        return len(asked)
+
+    monkeypatch.setattr(table, "thread_number", lambda: ctypes.cast(number, ctypes.c_void_p).value)
+    sizes = (3 * team.SHARE + 5, 70, 2 * team.SHARE)
+    found = at_once(three_in_a_row, start(three_in_a_row, sizes=sizes), threads=2)
+    assert len(asked) == 2
+    monkeypatch.undo()
+    wanted = by_passes(three_in_a_row, start(three_in_a_row, sizes=sizes))
     for word in wanted:
         assert same(wanted[word], found[word])
 

@@ -158,8 +158,7 @@ class Driver:
         out.lines.append("several:")
         out.do(f"call void @adopt(i64 {mode})")
         out.label("ready")
-        arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
-        me = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
+        me = self._me(out)
         with out.each("phase", field(out, "phases")) as phase, out.each("lane", lanes) as k:
             lane = out.emit(f"urem i64 {out.emit(f'add i64 {me}, {k}')}, {lanes}")
             cell = out.place(phase, lanes, lane)
@@ -182,6 +181,18 @@ class Driver:
             out.lines.append("none:")
         out.do(f"call void @adopt(i64 {before})")
         return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "  ret void", "}"])
+
+    def _me(self, out: Lines) -> str:
+        """The number of a thread: one that it has in every step, so that its lanes stay in its caches."""
+        which = field(out, "which")
+        out.when(out.emit(f"icmp eq ptr {which}, null"), "arriving", "member")
+        arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
+        place = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
+        out.do("br label %numbered")
+        out.lines.append("member:")
+        number = out.emit(f"zext i32 {out.emit(f'call i32 {which}()')} to i64")
+        out.label("numbered")
+        return out.emit(f"phi i64 [ {place}, %arriving ], [ {number}, %member ]")
 
     # -- one chunk -------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ first, then what the others have left of theirs, and only then begins the next p
 to the end.
 
 The order is one that finds memory in the caches: a thread's lanes hold the same part of a tensor in every
-pass, every other pass runs backwards over it, and a small tensor's passes follow each other.
+pass and every step, every other pass runs backwards over it, and a small tensor's passes follow each other.
 """
 
 from __future__ import annotations

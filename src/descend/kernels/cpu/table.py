@@ -15,7 +15,7 @@ from ...formula.nodes import Node, scope
 from .driver import DOMAINS
 from .glue import ALONE, FIELDS, Records
 from .schedule import ORDER, Order, Schedule
-from .team import SHARE
+from .team import SHARE, thread_number
 
 if TYPE_CHECKING:
     from . import Kernel
@@ -57,6 +57,7 @@ class Table:
             self._ctx[_AT[name]] = buffer.ctypes.data
         self._ctx[_AT["tensors"]] = n
         self._ctx[_AT["rest"]] = rest()
+        self._ctx[_AT["which"]] = thread_number()
         self._taken: bytes | None = b""
         self._take(None)
 

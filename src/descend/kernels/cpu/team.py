@@ -23,8 +23,8 @@ SHARE = 1 << 15
 
 
 @cache
-def openmp() -> Any:
-    """`GOMP_parallel` of the OpenMP runtime that torch runs on, or None where it has none."""
+def _runtime() -> Any:
+    """The OpenMP runtime that torch runs on, or None where it has none that we could use."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -37,13 +37,30 @@ def openmp() -> Any:
     for path in beside_torch or runtimes:
         try:
             library = ctypes.CDLL(path, mode=getattr(os, "RTLD_NOLOAD", 0))
-            function = library.GOMP_parallel
-        except (OSError, AttributeError):
+        except OSError:
             continue
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        function.restype = None
-        return function
+        if hasattr(library, "GOMP_parallel") and hasattr(library, "omp_get_thread_num"):
+            return library
     return None
+
+
+@cache
+def openmp() -> Any:
+    """`GOMP_parallel` of the OpenMP runtime that torch runs on, or None where it has none."""
+    library = _runtime()
+    if library is None:
+        return None
+    function = library.GOMP_parallel
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    return function
+
+
+def thread_number() -> int:
+    """The address of `omp_get_thread_num` of the same runtime, or 0 where there is no team of its."""
+    if openmp() is None:
+        return 0
+    return ctypes.cast(_runtime().omp_get_thread_num, ctypes.c_void_p).value or 0
 
 
 @cache
