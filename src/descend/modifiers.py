@@ -107,7 +107,7 @@ def independent_decay(p, weight_decay=Hyper(0.0, "[0, 1)", "share of p removed e
 @rule(title="caution", source="Liang et al. 2024, arXiv:2411.16085, and the authors' code")
 def cautious(g, u):
     """Only elements whose update goes down the gradient move, and further the fewer they are."""
-    kept = where(u * g > 0, 1, where(u * g <= 0, 0, u * g))
+    kept = where(u * g <= 0, 0, 1)
     u = u * kept / maximum(mean(kept), 1e-3)
     return u
 
@@ -138,7 +138,7 @@ def langevin(
 @rule(title="caution without its scale", source="Liang et al. 2024, arXiv:2411.16085, without the mean")
 def cautious_unscaled(g, u):
     """Only elements whose update goes down the gradient move; one pass, where the scaled form takes two."""
-    u = where(u * g > 0, u, where(u * g <= 0, 0, u * g))
+    u = where(u * g <= 0, 0, u)
     return u
 
 
