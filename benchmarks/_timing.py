@@ -122,9 +122,13 @@ def _others() -> float:
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):
             continue
-        for entry in process.glob("task/*/schedstat"):
+        try:
+            threads = os.listdir(process / "task")
+        except OSError:  # the process has ended
+            continue
+        for thread in threads:
             try:
-                ran += int(entry.read_text().split()[0])
+                ran += int((process / "task" / thread / "schedstat").read_text().split()[0])
             except (OSError, IndexError):  # the thread has ended, or the kernel does not count
                 continue
     return ran / 1e9

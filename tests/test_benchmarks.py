@@ -144,6 +144,17 @@ def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: P
     assert [row[0] for row in first[1:]] == ["adamw, descend"]
 
 
+def test_a_process_that_ends_meanwhile_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = runpy.run_path(str(FOLDER / "_timing.py"))
+
+    def ended(path: Path) -> list[str]:
+        raise FileNotFoundError(path)
+
+    assert timing["_others"]() >= 0
+    monkeypatch.setattr("os.listdir", ended)
+    assert timing["_others"]() == 0
+
+
 def test_a_bar_is_reached_on_its_own_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     kinds = runpy.run_path(str(FOLDER / "kinds.py"))
