@@ -58,8 +58,8 @@ class Renderer:
         """Whether roots are sooner made of multiplications, beside all else that a vector asks for.
 
         In cycles of Intel's cores with AVX-512: the divider takes 12 for a root and 10 for a division; two
-        other instructions begin in each, of which a root takes 14 and a sum 7. (On AMD's Zen 4 it takes 10
-        and 6, and one begins.) Nothing is gained where both are near, and a root that is one for a row is
+        other instructions begin in each, of which a root takes 14 and a sum up to 7. (On AMD's Zen 4 it takes
+        10 and 6, and one begins.) Nothing is gained where both are near, and a root that is one for a row is
         better left where the compiler can take it out of the loop.
         """
         ops = [n.op for n in self.one.body]

@@ -19,7 +19,7 @@ FOUR = 4
 """How many vectors of squares are added before they are widened."""
 
 EIGHT = 8
-"""How many rows' squares are added by column before they are."""
+"""How many rows of squares are added by column before they are widened."""
 
 
 @dataclass(frozen=True)
