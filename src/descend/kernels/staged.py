@@ -18,7 +18,7 @@ from ..formula import Pass, Program
 from ..formula.nodes import Node, scope
 from . import torch_ops
 from .matrix import vector_shape
-from .pages import in_large_pages
+from .memory import empty_beside
 from .plans import CpuPlan, Member, TorchPlan, Values
 
 
@@ -161,7 +161,7 @@ def temporary(program: Program, word: str, p: torch.Tensor) -> torch.Tensor:
     dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
     domain = program.domains[word]
     if domain == "element":
-        return in_large_pages(torch.empty_like(p, dtype=dtype, requires_grad=False))
+        return empty_beside(p, len(program.rule.states) + program.temporaries.index(word), dtype)
     return torch.empty(vector_shape(p, domain, program.rule.is_flat), dtype=dtype, device=p.device)
 
 

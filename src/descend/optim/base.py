@@ -27,7 +27,7 @@ from .state import (
     Changes,
     OptimizerState,
     ParameterState,
-    dtype_of_state,
+    copied,
     nothing,
     shape_of_state,
 )
@@ -353,7 +353,7 @@ class FormulaOptimizer(TorchOptimizer):
             if value is None:
                 continue
             if key in elements and isinstance(value, torch.Tensor):
-                kept[key] = value.detach().to(p.device, dtype_of_state(p, value), copy=True)
+                kept[key] = copied(p, value.detach(), [*elements].index(key))
             elif key == self.step_key and not isinstance(value, torch.Tensor):
                 kept[key] = torch.tensor(float(value), device="cpu")
             else:

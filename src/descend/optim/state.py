@@ -10,10 +10,12 @@ import torch
 
 from ..errors import UsageError
 from ..formula import Rule, State
+from ..kernels.cpu import takes
 from ..kernels.matrix import Shape, vector_shape
-from ..kernels.pages import in_large_pages
+from ..kernels.memory import empty_beside
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+"""What rounds a number each time it is written."""
 
 
 NEUTRAL: dict[str, Any] = {
@@ -203,7 +205,7 @@ def dtype_of_state(p: torch.Tensor, value: torch.Tensor) -> torch.dtype:
 
     torch rounds such a state to the parameter's type when it loads it, and loses most of its digits.
     """
-    return torch.float32 if p.dtype in _HALF and value.dtype == torch.float32 else p.dtype
+    return torch.float32 if p.dtype in HALF and value.dtype == torch.float32 else p.dtype
 
 
 def shape_of_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Size:
@@ -228,17 +230,24 @@ def shape_of_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[st
 
 def new_state(rule: Rule, state: State, p: torch.Tensor, hypers: Mapping[str, Any]) -> torch.Tensor:
     """A state as it is before the first step."""
+    place = rule.states.index(state)
     if state.init == "p":
-        return p.detach().clone(memory_format=torch.preserve_format)
+        return empty_beside(p, place).copy_(p.detach())
     start = float(hypers[state.init] if isinstance(state.init, str) else state.init)
     if state.shape == "element":
-        return filled(p, start)
-    dtype = torch.float32 if state.shape in ("left", "right") and p.dtype in _HALF else p.dtype
+        return filled(p, start, place)
+    dtype = torch.float32 if state.shape in ("left", "right") and p.dtype in HALF else p.dtype
     return torch.full(shape_of_state(rule, state, p, hypers), start, dtype=dtype, device=p.device)
 
 
-def filled(p: torch.Tensor, start: float) -> torch.Tensor:
+def copied(p: torch.Tensor, value: torch.Tensor, place: int) -> torch.Tensor:
+    """A state in memory of its own, on its parameter's device and in the type that goes with it."""
+    dtype = dtype_of_state(p, value)
+    if takes(p) and type(value) is torch.Tensor and value.shape == p.shape:
+        return empty_beside(p, place, dtype).copy_(value)
+    return value.to(p.device, dtype, copy=True)
+
+
+def filled(p: torch.Tensor, start: float, place: int = 0) -> torch.Tensor:
     """A new state that starts at a number; a complex one starts there in both parts."""
-    value = complex(start, start) if p.is_complex() else start
-    new = torch.empty_like(p, memory_format=torch.preserve_format, requires_grad=False)
-    return in_large_pages(new).fill_(value)
+    return empty_beside(p, place).fill_(complex(start, start) if p.is_complex() else start)

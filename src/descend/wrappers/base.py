@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..errors import UsageError
 from ..formula import Hyper
+from ..kernels.memory import BEHIND, empty_beside
 from ..optim.base import FormulaOptimizer
 from ..optim.detour import Detour, ImpassableError
 
@@ -228,7 +229,8 @@ class Wrapper(Optimizer):
                         f"the parameter {None if p is None else tuple(p.shape)}: the state dict belongs to "
                         "another model, or its parameters are in another order"
                     )
-                kept[p][key] = torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
+                place = BEHIND + [*self.tensors].index(key)
+                kept[p][key] = empty_beside(p, place, value.dtype).copy_(value)
         self.base.load_state_dict({**given, "state": rest})
         self.kept = kept
         self._loaded()

@@ -13,6 +13,7 @@ from ..formula import Rule, stage
 from ..formula.nodes import name, substitute
 from ..kernels import cpu
 from ..kernels.cpu.gather import same_layout
+from ..kernels.memory import BEHIND, empty_beside
 from ..optim.detour import ByPoints, ImpassableError
 from ..optim.members import beside
 from .formulas import from_z, from_z_decayed, only_y, to_y
@@ -58,8 +59,8 @@ class FromZToY(ByPoints):
 def start_at(p: Tensor, own: dict[str, Tensor]) -> None:
     """Let z and x begin at a parameter, where they have not begun."""
     if "z" not in own:
-        own["z"] = p.detach().clone(memory_format=torch.preserve_format)
-        own["x"] = p.detach().to(averaging_dtype(p), copy=True, memory_format=torch.preserve_format)
+        own["z"] = empty_beside(p, BEHIND).copy_(p.detach())
+        own["x"] = empty_beside(p, BEHIND + 1, averaging_dtype(p)).copy_(p.detach())
 
 
 def is_exact(z: Tensor, x: Tensor) -> bool:
