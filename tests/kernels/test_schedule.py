@@ -7,7 +7,7 @@ from descend import rules
 from descend.formula import chain
 from descend.formula.nodes import scope
 from descend.formula.stage import stage
-from descend.kernels.cpu.schedule import CHUNK, ENTRY, Schedule
+from descend.kernels.cpu.schedule import CHUNK, ENTRY, LONE, LONG, Schedule
 from descend.modifiers import clip_global_norm
 
 SIZES = (5 * CHUNK + 3, 0, 40, CHUNK, 7, 3 * CHUNK, 2 * CHUNK + 1)
@@ -30,10 +30,13 @@ def cells(order):
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 @pytest.mark.parametrize("active", [None, [True, False, True, False, True, True, True], [False] * 7], ids=str)
 @pytest.mark.parametrize("name", RULES)
-def test_every_chunk_is_taken_once_after_what_it_waits_for(name, active, lanes):
+@pytest.mark.parametrize("times", [1, 9], ids=["few", "many"])
+def test_every_chunk_is_taken_once_after_what_it_waits_for(name, active, lanes, times):
     program = stage(RULES[name])
+    sizes = SIZES * times
+    active = None if active is None else active * times
     active = None if active is None else np.array(active)
-    schedule = Schedule(program, {"element": np.array(SIZES, np.int64)})
+    schedule = Schedule(program, {"element": np.array(sizes, np.int64)})
     numbers = range(len(program.passes))
     order = schedule.order(numbers, lanes, active)
     found = cells(order)
@@ -41,7 +44,7 @@ def test_every_chunk_is_taken_once_after_what_it_waits_for(name, active, lanes):
     wanted = [
         (k, i, piece)
         for k in numbers
-        for i, size in enumerate(SIZES)
+        for i, size in enumerate(sizes)
         for piece in range(max(1, -(-size // CHUNK)))
         if active is None or active[i]
     ]
@@ -79,3 +82,36 @@ def test_small_tensors_are_shared_out_by_their_work():
         [(0, 0), (0, 1)],
         [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)],
     ]
+
+
+def passes_of(sizes, lanes):
+    """Of each lane of each phase, which passes of which tensors it holds, in order."""
+    schedule = Schedule(stage(rules.get("lamb")), {"element": np.array(sizes, np.int64)})
+    found = cells(schedule.order((0, 1), lanes))
+    return [list(dict.fromkeys((e["tensor"], e["number"]) for e in cell)) for cell in found]
+
+
+def test_one_thread_takes_all_passes_of_a_tensor_that_is_one_of_many():
+    assert passes_of([3 * CHUNK] * 8, 2) == [
+        [(k, j) for k in half for j in (0, 1)] for half in ([*range(4)], [*range(4, 8)])
+    ]
+    assert all(len({i for i, _ in cell} & {*range(8)}) == 4 for cell in passes_of([LONE * CHUNK] * 8, 2))
+
+
+def test_threads_share_a_tensor_that_is_one_of_few_or_large():
+    for sizes in ([3 * CHUNK] * 7, [(LONE + 1) * CHUNK] * 20):
+        found = passes_of(sizes, 2)
+        assert all(cell for cell in found)
+        assert all(found[k] == found[k + 1] for k in range(0, len(found), 2))
+
+
+def test_lone_tensors_come_after_those_that_are_shared():
+    found = passes_of([2 * CHUNK, 40 * CHUNK, *[2 * CHUNK] * 40], 2)
+    assert found[:4] == [[(1, 0)]] * 2 + [[(1, 1)]] * 2
+    assert sorted(i for cell in found[4:] for i, j in cell if j == 0) == [0, *range(2, 42)]
+
+
+def test_a_long_pass_is_followed_by_the_next_one_of_its_tensor_and_a_short_one_by_another_tensors():
+    long, short = 2 * LONG * CHUNK, (2 * LONG - 1) * CHUNK
+    assert [cell[0] for cell in passes_of([long, long], 2)[::2]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [cell[0] for cell in passes_of([short, short], 2)[::2]] == [(0, 0), (1, 0), (0, 1), (1, 1)]

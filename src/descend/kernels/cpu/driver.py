@@ -14,42 +14,16 @@ from functools import cached_property
 
 from ...formula.nodes import Node, scope
 from ...formula.program import Program
-from .compiler import is_x86, pause
+from .compiler import is_x86
 from .emit import STORAGE, Lanes, Lines
 from .glue import ALONE, FIELDS, Records, field
 from .render import Operand, Renderer
 from .schedule import ENTRY, strips_of
 from .sums import EIGHT, start_of
+from .waiting import waiting
 
 DOMAINS = ("element", "rows", "columns", "left", "right")
 """The order of the extents."""
-
-_WAIT = """
-define internal void @wait(ptr %ctx, ptr %flag) noinline #0 {
-entry:
-  %epoch_at = getelementptr i64, ptr %ctx, i64 {EPOCH}
-  %epoch = load i64, ptr %epoch_at
-  %rest_at = getelementptr ptr, ptr %ctx, i64 {REST}
-  %rest = load ptr, ptr %rest_at
-  br label %look
-look:
-  %k = phi i64 [ 0, %entry ], [ %after, %spin ], [ 0, %tired ]
-  %done = load atomic i64, ptr %flag acquire, align 8
-  %go = icmp uge i64 %done, %epoch
-  br i1 %go, label %end, label %spin
-spin:
-  {PAUSE}
-  %after = add i64 %k, 1
-  %long = icmp ugt i64 %after, 20000
-  br i1 %long, label %tired, label %look
-tired:
-  %ignored = call i32 %rest()
-  br label %look
-end:
-  ret void
-}
-"""
-
 
 _MODE = """
 declare void @llvm.x86.sse.stmxcsr(ptr)
@@ -130,14 +104,7 @@ class Driver:
         steps = [k for k in range(1, len(self.passes) + 1) if self.records.wanted(k)]
         parts += [part for k in steps for part in ("", self.records.render(k, declared))]
         parts += ["", self._between(steps)]
-        if len(self.passes) > 1:
-            instruction, declaration = pause()
-            declared["pause"] = declaration
-            numbers = {"EPOCH": FIELDS.index("epoch"), "REST": FIELDS.index("rest"), "PAUSE": instruction}
-            wait = _WAIT
-            for word, number in numbers.items():
-                wait = wait.replace(f"{{{word}}}", str(number))
-            parts.append(wait)
+        parts += waiting(declared)
         parts += ["", _MODE if is_x86() else _NO_MODE, "", self._run(), "", *declared.values()]
         return "\n".join([*parts, 'attributes #0 = { nounwind "prefer-vector-width"="512" }', ""])
 
@@ -148,6 +115,7 @@ class Driver:
     def _run(self) -> str:
         """Phase by phase the thread's own lane, then what is left of the others'."""
         out = Lines([], {})
+        out.do("%spent = alloca i64", "store i64 0, ptr %spent")
         before, mode = out.emit("call i64 @mode()"), field(out, "mode")
         lanes, nexts, ends = (field(out, name) for name in ("lanes", "next", "ends"))
         batches, entries, starts = (field(out, name) for name in ("batches", "entries", "starts"))
@@ -164,6 +132,11 @@ class Driver:
             cell = out.place(phase, lanes, lane)
             next_at, end = out.at("i64", nexts, cell), out.load("i64", ends, cell)
             out.label("next")
+            out.when(out.emit(f"icmp eq i64 {k}, 0"), "own", "others")
+            out.do("br label %take")
+            out.lines.append("others:")
+            out.do(f"call void @leave(ptr %ctx, ptr {next_at}, i64 {end}, ptr %spent)")
+            out.label("take")
             batch = out.emit(f"atomicrmw add ptr {next_at}, i64 1 monotonic")
             out.when(out.emit(f"icmp slt i64 {batch}, {end}"), "batch", "none")
             first = out.load("i64", batches, batch)

@@ -4,10 +4,12 @@ A tensor is cut into chunks in a way that nothing but its shape decides, so sums
 The chunks of all passes stand in one list, cut into phases, and every phase into a lane for each thread: a
 chunk waits only for what stands in earlier phases, or before it in its lane. A thread takes its own lane
 first, then what the others have left of theirs, and only then begins the next phase; so even one thread gets
-to the end.
+to the end. The last of what is left, which is in the other's cache, it leaves alone for as long as the other
+still comes for it.
 
 The order is one that finds memory in the caches: a thread's lanes hold the same part of a tensor in every
-pass and every step, every other pass runs backwards over it, and a small tensor's passes follow each other.
+pass and every step, every other pass runs backwards over it, and the passes of a tensor follow each other, on
+one thread where it is one of many.
 """
 
 from __future__ import annotations
@@ -24,6 +26,15 @@ from ...formula.nodes import scope
 
 CHUNK = 1 << 15
 """Elements in a chunk: enough to hide the taking of one, few enough to share a tensor out."""
+
+LONE = 8
+"""Chunks of a tensor, at most, whose passes one thread does after another, from its own cache."""
+
+SHARES = 4
+"""Such tensors that a thread's share of the work is worth at least, so that none waits for the last."""
+
+LONG = 4
+"""Chunks a thread from which a pass is long beside the wait for the last chunk of the one before."""
 
 _BATCH = CHUNK // 2
 """Elements in a batch of small tensors, which one thread takes at once."""
@@ -108,21 +119,24 @@ class Schedule:
         number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
         part, first = self._parts(numbers)[number].T
         inner = number - first
-        # all passes of a tensor of one chunk follow each other, on one thread
         largest, last = np.zeros((2, len(self.program.passes), self.n), np.int64)
+        total = np.zeros((len(self.program.passes), self.n), np.int64)
         np.maximum.at(largest, (part, tensor), share)
         np.maximum.at(last, (part, tensor), inner)
-        alone = largest[part, tensor] == 1
-        free = alone | (last.max(1)[part] == 0)
+        np.add.at(total, (part, tensor), work)
+        once = last.max(1, keepdims=True) == 0
+        few = (largest <= LONE) & (total * SHARES * lanes <= total.sum(1, keepdims=True))
+        lone = (~once & ((largest == 1) | few))[part, tensor]
+        waits = ~lone & ~once[part, 0]
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
         # the next tensor's pass goes before a tensor's next one, which would wait for the chunks of the last
-        turn = position + np.where(alone, 0, inner)
+        turn = position + np.where(lone | (largest[part, tensor] >= LONG * lanes), 0, inner)
         backwards = np.where(number % 2, -piece, piece)
-        order = np.lexsort((backwards, number, -position, turn, part))
-        whose = np.stack([part, np.where(free, -1, tensor), np.where(free, -1, number)])[:, order]
+        order = np.lexsort((backwards, number, -position, turn, lone, part))
+        whose = np.stack([part, np.where(waits, tensor, -1), np.where(waits, number, -1)])[:, order]
         phase = np.empty(len(order), np.int64)
         phase[order] = np.cumsum((np.diff(whose, prepend=whose[:, :1]) != 0).any(0))
-        lane = _lanes(phase, tensor, piece, work, lanes)
+        lane = _lanes(phase, tensor, np.where(lone, 0, piece), work, lanes)
         order = order[np.lexsort((lane[order], phase[order]))]
         return _batched(entries[order], work[order], phase[order] * lanes + lane[order], lanes)
 
