@@ -137,7 +137,37 @@ class Renderer:
         return found + [(f"%part{k}", "float32", "strip") for k in self.sums.by_eights]
 
     def body(self, declared: dict[str, str]) -> str:
-        """The function that does one run of elements."""
+        """The function that does one run of elements.
+
+        Where what it does hangs on conditions that hold or do not for a whole tensor, as the nearer end of a
+        weighted mean does, it is there twice: for all of them holding, which is usual, and for any others.
+        """
+        signature = "".join(f"ptr noalias {symbol}, " for symbol, _, _ in self._pointers)
+        signature += "i64 %first, " if self.one.is_random else ""
+        conditions = [k for n, k in self.scalars.items() if n.is_condition]
+        if not conditions:
+            head = f"define internal void @body{self.number}({signature}{_LAST}) #0 {{"
+            return "\n".join([head, *self._run(declared), "  ret void", "}"])
+        given = f"{signature}{_LAST}"
+        head = f"define internal void @either{self.number}({given}, i1 %usual) alwaysinline #0 {{"
+        lines = [head, *self._run(declared), "  ret void", "}", ""]
+        out = Lines([], declared)
+        usual = "true"
+        for row, k in conditions:
+            usual = out.emit(f"and i1 {usual}, {self._holds(out, row, k)}")
+        passed = given.replace(" noalias", "").replace(" readonly", "")
+        out.when(usual, "usual", "other")
+        out.do(f"call void @either{self.number}({passed}, i1 true)", "ret void")
+        out.lines.append("other:")
+        out.do(f"call void @either{self.number}({passed}, i1 false)", "ret void")
+        return "\n".join([*lines, f"define internal void @body{self.number}({given}) #0 {{", *out.lines, "}"])
+
+    def _holds(self, out: Lines, row: str, k: int) -> str:
+        """Whether a condition of a row of scalars holds."""
+        return out.emit(f"fcmp une double {out.load('double', f'%{row}', k)}, 0.0")
+
+    def _run(self, declared: dict[str, str]) -> list[str]:
+        """What is done with one run of elements."""
         width, lanes, sums = self.width, self.lanes, self.sums
         out = Lines([], declared)
         values = self._before(out)
@@ -160,10 +190,7 @@ class Renderer:
         self._elements(out, values, nan_bits, full, mask)
         out.label("done")
         sums.finish(out)
-        signature = "".join(f"ptr noalias {symbol}, " for symbol, _, _ in self._pointers)
-        signature += "i64 %first, " if self.one.is_random else ""
-        head = f"define internal void @body{self.number}({signature}{_LAST}) #0 {{"
-        return "\n".join([head, *out.lines, "  ret void", "}"])
+        return out.lines
 
     def eights(self, declared: dict[str, str]) -> str:
         """The function that adds up what a few rows have left in float32."""
@@ -193,7 +220,7 @@ class Renderer:
                 values[n] = out.emit(f"fptoui double {value} to i64")
                 continue
             if n.is_condition:
-                value = out.emit(f"fcmp une double {value}, 0.0")
+                value = out.emit(f"or i1 %usual, {out.emit(f'fcmp une double {value}, 0.0')}")
             elif lanes.precision == "float32":
                 value = out.emit(f"fptrunc double {value} to float")
             values[n] = lanes.splat(out, value, "i1" if n.is_condition else lanes.scalar)
