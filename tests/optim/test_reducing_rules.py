@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import descend
+from descend import rules
 from descend.formula import State, chain
 from descend.formula.vocabulary import global_norm, global_sum, maximum, mean, minimum, norm, sqrt
+from descend.modifiers import clip_global_norm
+from descend.optim import ways
 
 
 def lamb_like(p, g, t, m, v, lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-6):
@@ -55,6 +58,26 @@ def gradients(params, seed):
     random = torch.Generator().manual_seed(seed)
     for p in params:
         p.grad = 3 * torch.randn(p.shape, generator=random, dtype=torch.float64).to(p.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "formula", [rules.get("lamb"), chain(clip_global_norm, rules.get("lamb")), lamb_like]
+)
+def test_what_fits_the_cache_goes_another_way_to_the_same_bits(formula, dtype, monkeypatch):
+    found = []
+    for limit in (ways.CACHED, 0):
+        monkeypatch.setattr(ways, "CACHED", limit)
+        params = parameters(((300, 301), (7,), (40_000,)), dtype)
+        optimizer = descend.optimizer(formula)(params)
+        for k in range(3):
+            gradients(params, k)
+            optimizer.step()
+        states = [x for p in params for x in optimizer.state[p].values() if torch.is_tensor(x)]
+        found.append([*params, *states])
+        (plan,) = optimizer._staged
+        assert len(plan.program.temporaries) == (limit > 0 and dtype.itemsize > 2)
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
 
 
 def test_clipping_by_the_norm_of_everything_is_clip_grad_norm_and_adamw():

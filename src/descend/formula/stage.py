@@ -27,15 +27,18 @@ from .scalars import ScalarProgram
 
 
 @cache
-def stage(rule: Rule) -> Program:
+def stage(rule: Rule, cached: bool = False) -> Program:
     """Sort the expressions of a rule into passes over the elements and the scalars between them.
+
+    `cached` is for tensors that stay in the processor's cache from step to step, where memory costs less than
+    roots and divisions: more is kept in temporaries, and the numbers are the same.
 
     Raises FormulaError where the formula cannot be read.
     """
     copied, apart = frozenset[str](), frozenset[str]()
     while True:
         try:
-            return _Stager(rule, copied, apart).program()
+            return _Stager(rule, copied, apart, cached).program()
         except _Conflict as conflict:
             copied |= conflict.copied
             apart |= conflict.apart
@@ -68,8 +71,9 @@ class _Stager:
     pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy.
     """
 
-    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str]) -> None:
+    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str], cached: bool) -> None:
         self.rule = rule
+        self.cached = cached
         self.scalar_states = [s.name for s in rule.states if s.scalar]
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
@@ -172,8 +176,8 @@ class _Stager:
     ) -> dict[str, int]:
         """A temporary for what two passes over the elements would compute, and where it is written.
 
-        It must save a root, a division or the like and cost no more memory, or else cost less. What is only
-        written counts twice: the processor reads it first.
+        It must save a root, a division or the like and cost no more memory (in the cache, hardly more), or
+        else cost less. What is only written counts twice: the processor reads it first.
         """
         sweeps = {at: cut for at, cut in cuts.items() if _ORDER[at % len(_ORDER)] == "element"}
         for at, later in sweeps.items():
@@ -187,7 +191,8 @@ class _Stager:
                 del self.new["?"]
                 saved = sum(self.domains.get(word) == "element" for word in later.reads)
                 saved -= 3 + sum(self.domains.get(word) == "element" for word in least.reads)
-                if saved > 0 or (saved == 0 and dear & sweeps[first[-1]].seen.keys()):
+                least_saved = -1 if self.cached else 0
+                if saved > 0 or (saved >= least_saved and dear & sweeps[first[-1]].seen.keys()):
                     return self._keep(n, first[-1])
         return {}
 

@@ -16,9 +16,14 @@ from ..kernels.matrix_plans import Arena, MatrixCpuPlan, MatrixTorchPlan, shape_
 from ..kernels.plans import CpuPlan, Member, TorchPlan, Values
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan
 from .members import cpu_takes, dtypes
+from .state import HALF
 
 BATCH = 1 << 24
 """Elements of matrices that one plan takes together: its temporaries are several times as many."""
+
+
+CACHED = 24 << 20
+"""Bytes of all operands, at most, that a step is taken to find in the cache where the last one left them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Way:
         if not rule.has_matrices:
             if self.kernel is not None:
                 kind = StagedCpuPlan if rule.reduces else CpuPlan
-                yield kind(self.program, members, values, step_key, private)
+                yield kind(self._program(members), members, values, step_key, private)
             else:
                 by_torch = StagedTorchPlan if rule.reduces else TorchPlan
                 yield by_torch(self.program, members, values, step_key, self.traced, self.sparse)
@@ -84,6 +89,18 @@ class Way:
             else:
                 given = (self.program, part, values, step_key, self.traced, self.sparse)
                 yield MatrixTorchPlan(*given, arena)
+
+    def _program(self, members: Sequence[Member]) -> Program:
+        """The program, as it is best for so much memory.
+
+        Half precision rounds a state that is written and read again, and not a temporary.
+        """
+        if not self.program.rule.reduces or any(dtype in HALF for dtype in self.kernel or ()):
+            return self.program
+        cached = stage(self.program.rule, cached=True)
+        whole = sum(domain == "element" for domain in cached.domains.values())
+        taken = whole * sum(m.param.numel() * m.param.element_size() for m in members)
+        return cached if taken <= CACHED else self.program
 
 
 def _with(values: Values, shape: tuple[float, ...]) -> Values:
