@@ -39,6 +39,7 @@ class Layout:
 
 SIZES = (
     Layout("300 × 32", 300, (32,)),
+    Layout("100 of 256 × 256", 100, (256, 256)),
     Layout("1M", 1, (1024, 1024)),
     Layout("1M, swept", 1, (1024, 1024), swept=True),
     Layout("16M", 1, (4096, 4096)),

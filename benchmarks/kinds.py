@@ -76,7 +76,7 @@ BARS = (
     Bar("muon", SQUARES, "torch.optim.Muon", 0.95),
     Bar("muon", SMALL, "torch.optim.Muon", 2.0),
 )
-EVERYWHERE = ("300 × 32", *LARGE)
+EVERYWHERE = ("300 × 32", "100 of 256 × 256", *LARGE)
 AHEAD = {
     "element": [(EVERYWHERE, 1.0)],
     "reduction": [(EVERYWHERE, 1.0)],
