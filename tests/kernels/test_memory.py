@@ -1,11 +1,13 @@
 """Where states lie: in large pages, apart from each other in their last bits, and all else as in torch."""
 
 import sys
+import warnings
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import descend
 from descend.kernels.memory import APART, LARGE, empty_beside
@@ -106,6 +108,25 @@ def test_a_state_dict_survives_a_file(tmp_path):
     for key in ("exp_avg", "exp_avg_sq"):
         assert torch.equal(found[key], optimizer.state[p][key])
         assert found[key].is_contiguous()
+
+
+def test_a_device_that_is_the_default_elsewhere_changes_nothing():
+    p, q = (torch.nn.Parameter(torch.zeros(APART)) for _ in range(2))
+    with torch.device("meta"):
+        optimizer = stepped(p)
+        optimizer.step()
+        loaded = descend.AdamW([q])
+        loaded.load_state_dict(optimizer.state_dict())
+    for one, owner in ((optimizer, p), (loaded, q)):
+        assert {x.device.type for x in one.state[owner].values()} == {"cpu"}
+        assert torch.equal(one.state[owner]["exp_avg"], torch.full((APART,), 0.19))
+
+
+def test_what_stands_in_for_tensors_gives_a_tensor_of_its_own_kind():
+    p = torch.zeros(APART)
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert isinstance(empty_beside(p, 0), FakeTensor)
 
 
 def test_states_of_a_large_parameter_lie_in_large_pages():

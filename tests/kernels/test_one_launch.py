@@ -43,6 +43,7 @@ from descend.formula.vocabulary import (
 )
 from descend.kernels import reference
 from descend.kernels.cpu import table, team
+from descend.kernels.cpu.glue import FIELDS
 from descend.kernels.staged import StagedCpuPlan, launch_by_passes
 from descend.modifiers import agc, cautious, centralise, clip_global_norm, clip_norm
 
@@ -180,6 +181,17 @@ def test_every_thread_is_asked_for_its_number_so_that_its_lanes_stay_with_it(mon
     wanted = by_passes(three_in_a_row, start(three_in_a_row, sizes=sizes))
     for word in wanted:
         assert same(wanted[word], found[word])
+
+
+def test_the_threads_that_come_are_counted(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    p = torch.nn.Parameter(torch.zeros(3 * team.SHARE))
+    p.grad = torch.ones_like(p)
+    optimizer = descend.AdamW([p])
+    for _ in range(2):
+        optimizer.step()
+        (plan,) = optimizer._plans
+        assert plan.table._ctx[FIELDS.index("arrived")] == 2
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -10,7 +10,7 @@ from descend.formula.stage import stage
 from descend.kernels.cpu.schedule import CHUNK, ENTRY, LONE, LONG, Schedule
 from descend.modifiers import clip_global_norm
 
-SIZES = (5 * CHUNK + 3, 0, 40, CHUNK, 7, 3 * CHUNK, 2 * CHUNK + 1)
+SIZES = (5 * CHUNK + 3, 0, 40, CHUNK, 7, 3 * CHUNK, 2 * CHUNK + 1, 0)
 RULES = {
     "adamw": rules.get("adamw"),
     "lamb": rules.get("lamb"),
@@ -28,7 +28,9 @@ def cells(order):
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
-@pytest.mark.parametrize("active", [None, [True, False, True, False, True, True, True], [False] * 7], ids=str)
+@pytest.mark.parametrize(
+    "active", [None, [True, False, True, False, True, True, True, True], [False] * 8], ids=str
+)
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("times", [1, 9], ids=["few", "many"])
 def test_every_chunk_is_taken_once_after_what_it_waits_for(name, active, lanes, times):
@@ -99,7 +101,7 @@ def test_one_thread_takes_all_passes_of_a_tensor_that_is_one_of_many():
 
 
 def test_threads_share_a_tensor_that_is_one_of_few_or_large():
-    for sizes in ([3 * CHUNK] * 7, [(LONE + 1) * CHUNK] * 20):
+    for sizes in ([3 * CHUNK] * 7, [(LONE + 1) * CHUNK] * 20, [5 * CHUNK, 40 * CHUNK]):
         found = passes_of(sizes, 2)
         assert all(cell for cell in found)
         assert all(found[k] == found[k + 1] for k in range(0, len(found), 2))

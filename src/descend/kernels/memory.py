@@ -48,11 +48,13 @@ def empty_beside(p: torch.Tensor, place: int, dtype: torch.dtype | None = None) 
     if not takes(p) or p.numel() * dtype.itemsize < APART:
         return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     strides = torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()
-    room = torch.empty(p.numel() + _PERIOD // dtype.itemsize, dtype=dtype)
+    room = torch.empty(p.numel() + _PERIOD // dtype.itemsize, dtype=dtype, device=p.device)
+    if type(room) is not torch.Tensor:  # something stands in for tensors, with memory of its own
+        return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     _ask_for_large_pages(room)
     behind = p.data_ptr() + _PLACES[place % len(_PLACES)] * _PERIOD // 64 - room.data_ptr()
     offset = behind % _PERIOD // dtype.itemsize
-    return torch.empty(0, dtype=dtype).set_(room.untyped_storage(), offset, p.shape, strides)
+    return torch.empty(0, dtype=dtype, device=p.device).set_(room.untyped_storage(), offset, p.shape, strides)
 
 
 def _ask_for_large_pages(x: torch.Tensor) -> None:

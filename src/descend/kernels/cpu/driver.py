@@ -157,10 +157,9 @@ class Driver:
 
     def _me(self, out: Lines) -> str:
         """The number of a thread: one that it has in every step, so that its lanes stay in its caches."""
-        which = field(out, "which")
-        out.when(out.emit(f"icmp eq ptr {which}, null"), "arriving", "member")
-        arrived = out.at("i64", "%ctx", FIELDS.index("arrived"))
+        which, arrived = field(out, "which"), out.at("i64", "%ctx", FIELDS.index("arrived"))
         place = out.emit(f"atomicrmw add ptr {arrived}, i64 1 monotonic")
+        out.when(out.emit(f"icmp eq ptr {which}, null"), "arriving", "member")
         out.do("br label %numbered")
         out.lines.append("member:")
         number = out.emit(f"zext i32 {out.emit(f'call i32 {which}()')} to i64")

@@ -40,9 +40,9 @@ FIELDS = (
 )
 """The context of a launch, 64-bit words, which `Table` sets:
 
-`which` tells a thread its number in the team; where nothing does, `arrived` numbers them. For every of the
-`phases`, and in it for every of the `lanes`, `next` is the batch to be taken next, from `starts`, and `ends`
-where they end; batch b is the `entries` from batches[b] to batches[b + 1].
+`which` tells a thread its number in the team; where nothing does, `arrived`, the count of them, numbers them.
+For every of the `phases`, and in it for every of the `lanes`, `next` is the batch to be taken next, from
+`starts`, and `ends` where they end; batch b is the `entries` from batches[b] to batches[b + 1].
 Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars),
 `extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
 other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,

@@ -9,7 +9,7 @@ still comes for it.
 
 The order is one that finds memory in the caches: a thread's lanes hold the same part of a tensor in every
 pass and every step, every other pass runs backwards over it, and the passes of a tensor follow each other, on
-one thread where it is one of many.
+one thread where it is one of many. (Where they are short, the next tensor's stands between.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LONE = 8
 """Chunks of a tensor, at most, whose passes one thread does after another, from its own cache."""
 
 SHARES = 4
-"""Such tensors that a thread's share of the work is worth at least, so that none waits for the last."""
+"""Such tensors that a thread's share of them comes to at least, so that hardly any waits for the last."""
 
 LONG = 4
 """Chunks a thread from which a pass is long beside the wait for the last chunk of the one before."""
@@ -125,11 +125,12 @@ class Schedule:
         np.maximum.at(last, (part, tensor), inner)
         np.add.at(total, (part, tensor), work)
         once = last.max(1, keepdims=True) == 0
-        few = (largest <= LONE) & (total * SHARES * lanes <= total.sum(1, keepdims=True))
+        few = largest <= LONE
+        few &= total * SHARES * lanes <= np.where(few, total, 0).sum(1, keepdims=True)
         lone = (~once & ((largest == 1) | few))[part, tensor]
         waits = ~lone & ~once[part, 0]
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
-        # the next tensor's pass goes before a tensor's next one, which would wait for the chunks of the last
+        # where passes are short the next tensor's goes before a tensor's next, which would wait for chunks
         turn = position + np.where(lone | (largest[part, tensor] >= LONG * lanes), 0, inner)
         backwards = np.where(number % 2, -piece, piece)
         order = np.lexsort((backwards, number, -position, turn, lone, part))
@@ -179,7 +180,7 @@ def _lanes(phase: Any, tensor: Any, piece: Any, work: Any, lanes: int) -> Any:
     of_phase = before[np.maximum.accumulate(np.where(begins[0], place, 0))]
     total = np.bincount(phase, work)[phase[order]]
     lane = np.empty(len(order), np.int64)
-    lane[order] = lanes * (of_unit - of_phase) // np.maximum(total, 1)
+    lane[order] = np.minimum(lanes * (of_unit - of_phase) // np.maximum(total, 1), lanes - 1)
     return lane
 
 

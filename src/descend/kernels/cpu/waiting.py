@@ -1,7 +1,7 @@
-"""Functions in which a thread waits for others: for a pass to be done, or to come for its own work.
+"""Functions in which a thread waits for others: for a pass to be done, or to come for work of their own.
 
 They look again and again, for what they wait for takes less time than the system needs to put a thread to
-sleep, and now and then they give the processor away, to whom they wait for may need it.
+sleep.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 from .compiler import pause
 from .glue import FIELDS
 
-PATIENCE = 20000
-"""Looks, a third of a millisecond or more, after which a thread waits no longer without doing anything."""
+SPIN = 20000
+"""Looks, half a millisecond or so, between which a thread with nothing to do gives the processor away."""
+
+PATIENCE = 5000
+"""Looks in which nobody comes for a lane until it is another's to take."""
 
 FEW = 16
 """Batches that are left to the thread in whose cache they are, as long as it comes for them."""
@@ -31,7 +34,7 @@ look:
 spin:
   {PAUSE}
   %after = add i64 %k, 1
-  %long = icmp ugt i64 %after, {PATIENCE}
+  %long = icmp ugt i64 %after, {SPIN}
   br i1 %long, label %tired, label %look
 tired:
   %ignored = call i32 %rest()
@@ -44,14 +47,17 @@ end:
 _LEAVE = """
 define internal void @leave(ptr %ctx, ptr %next, i64 %end, ptr %spent) noinline #0 {
 entry:
-  %rest_at = getelementptr ptr, ptr %ctx, i64 {REST}
-  %rest = load ptr, ptr %rest_at
+  %arrived_at = getelementptr i64, ptr %ctx, i64 {ARRIVED}
+  %arrived = load atomic i64, ptr %arrived_at monotonic, align 8
+  %lanes_at = getelementptr i64, ptr %ctx, i64 {LANES}
+  %lanes = load i64, ptr %lanes_at
   %first = load atomic i64, ptr %next monotonic, align 8
   %waited = load i64, ptr %spent
-  br label %look
+  %all = icmp uge i64 %arrived, %lanes
+  br i1 %all, label %look, label %leave
 look:
-  %before = phi i64 [ %first, %entry ], [ %now, %spin ], [ %now, %tired ]
-  %k = phi i64 [ %waited, %entry ], [ %after, %spin ], [ %after, %tired ]
+  %before = phi i64 [ %first, %entry ], [ %now, %spin ]
+  %k = phi i64 [ %waited, %entry ], [ %after, %spin ]
   %now = load atomic i64, ptr %next monotonic, align 8
   %left = sub i64 %end, %now
   %some = icmp sgt i64 %left, 0
@@ -59,37 +65,35 @@ look:
   %patient = icmp ult i64 %k, {PATIENCE}
   %both = and i1 %some, %few
   %stay = and i1 %both, %patient
-  br i1 %stay, label %spin, label %leave
+  br i1 %stay, label %spin, label %done
 spin:
   {PAUSE}
   %same = icmp eq i64 %now, %before
   %more = add i64 %k, 1
   %after = select i1 %same, i64 %more, i64 0
-  %turn = and i64 %k, 255
-  %long = icmp eq i64 %turn, 255
-  br i1 %long, label %tired, label %look
-tired:
-  %ignored = call i32 %rest()
   br label %look
-leave:
+done:
   store i64 %k, ptr %spent
+  br label %leave
+leave:
   ret void
 }
 """
 
 
 def waiting(declared: dict[str, str]) -> list[str]:
-    """`wait(ctx, flag)` for a flag of this step, and `leave(ctx, next, end, spent)` for a lane's own thread.
+    """`wait(ctx, flag)` until a flag is of this step, and `leave(ctx, next, end, spent)`.
 
-    `leave` comes back when there is something to take of a lane, or nothing is left: as long as its own
-    thread still comes for the last batches, they are left to it. Where it has not come for long, which
-    `spent` counts in one launch, they are taken.
+    `leave` is called before a thread takes from another's lane. It comes back when much of the lane is left
+    or nothing, and while someone comes for the last batches, it leaves them. Nobody is awaited who has not
+    come to this launch, nor anyone once nobody has come for long, which `spent` counts.
     """
     instruction, declared["pause"] = pause()
-    words = {"EPOCH": FIELDS.index("epoch"), "REST": FIELDS.index("rest"), "PAUSE": instruction}
+    words = {word.upper(): FIELDS.index(word) for word in ("epoch", "rest", "arrived", "lanes")}
+    numbers = {"SPIN": SPIN, "PATIENCE": PATIENCE, "FEW": FEW}
     found = []
     for text in (_WAIT, _LEAVE):
-        for word, value in {**words, "PATIENCE": PATIENCE, "FEW": FEW}.items():
+        for word, value in {**words, **numbers, "PAUSE": instruction}.items():
             text = text.replace(f"{{{word}}}", str(value))
         found.append(text)
     return found
