@@ -127,7 +127,7 @@ def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: P
         assert rows[0][:6] == ["rule", "size", "ours", "in AdamW's", "best peer", "over ours"]
         assert all(" (" in row[2] and "× (" in row[3] for row in rows[1:])
     for rows in (lion, adafactor, clipped):
-        assert [row[1] for row in rows[1:]] == ["300 × 32", "1M", "1M, swept", "16M"]
+        assert [row[1] for row in rows[1:]] == ["300 × 32", "100 of 256 × 256", "1M", "1M, swept", "16M"]
     assert [row[1] for row in muon[1:]][-2:] == ["64 of 64 × 64", "150 of 32 × 32"]
     for row in adafactor[1:]:
         named = f"{row[4]} {row[6]}"
