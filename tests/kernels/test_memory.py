@@ -1,5 +1,6 @@
 """Where states lie: in large pages, apart from each other in their last bits, and all else as in torch."""
 
+import pickle
 import sys
 import warnings
 from copy import deepcopy
@@ -53,8 +54,7 @@ def test_a_tensor_is_as_torch_would_make_it(dtype, count):
     assert x.data_ptr() % x.itemsize == 0
     assert torch.equal(x.fill_(2.0), torch.full((count,), 2.0, dtype=dtype))
     assert torch.equal(p, torch.ones(count, dtype=dtype))
-    more = 4096 if count * dtype.itemsize >= APART else 0
-    assert x.untyped_storage().nbytes() == count * dtype.itemsize + more
+    assert (x.storage_offset(), x.untyped_storage().nbytes()) == (0, count * dtype.itemsize)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,13 @@ def test_its_strides_are_those_that_torch_gives(p):
     x = empty_beside(p, 0)
     assert x.data_ptr() % 4096 == (p.data_ptr() + 32 * LINE) % 4096
     assert x.stride() == torch.empty_like(p).stride()
+
+
+def test_a_state_of_wider_numbers_than_its_parameters_begins_where_it_may():
+    p = torch.zeros(APART + 1, dtype=torch.bfloat16)[1:]
+    x = empty_beside(p, 0, torch.float32)
+    assert x.data_ptr() % 4 == 0
+    assert (x.data_ptr() - p.data_ptr()) % 4096 == 32 * LINE - 2
 
 
 @pytest.mark.parametrize("size", [APART // 4, 300_001, LARGE])
@@ -108,6 +115,21 @@ def test_a_state_dict_survives_a_file(tmp_path):
     for key in ("exp_avg", "exp_avg_sq"):
         assert torch.equal(found[key], optimizer.state[p][key])
         assert found[key].is_contiguous()
+
+
+def test_states_go_where_those_of_torch_go():
+    """A storage of their own in other processes' memory, in copies and in pickles."""
+    p = torch.nn.Parameter(torch.zeros(3, APART))
+    optimizer = stepped(p)
+    for other in (deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        (q,) = other.param_groups[0]["params"]
+        q.grad = torch.ones_like(q)
+        other.step()
+        assert torch.allclose(other.state[q]["exp_avg"], torch.tensor(0.19))
+    m = optimizer.state[p]["exp_avg"].share_memory_()
+    assert m.is_shared()
+    optimizer.step()
+    assert torch.allclose(m, torch.tensor(0.19))
 
 
 def test_a_device_that_is_the_default_elsewhere_changes_nothing():

@@ -107,6 +107,11 @@ def test_threads_share_a_tensor_that_is_one_of_few_or_large():
         assert all(found[k] == found[k + 1] for k in range(0, len(found), 2))
 
 
+def test_a_large_tensor_is_shared_among_however_many_small_ones():
+    found = passes_of([(LONE + 1) * CHUNK, *[2 * CHUNK] * 50], 2)
+    assert found[:2] == [[(0, 0)]] * 2
+
+
 def test_lone_tensors_come_after_those_that_are_shared():
     found = passes_of([2 * CHUNK, 40 * CHUNK, *[2 * CHUNK] * 40], 2)
     assert found[:4] == [[(1, 0)]] * 2 + [[(1, 1)]] * 2

@@ -45,22 +45,26 @@ def empty_beside(p: torch.Tensor, place: int, dtype: torch.dtype | None = None) 
     torch.Size([3, 2])
     """
     dtype = p.dtype if dtype is None else dtype
-    if not takes(p) or p.numel() * dtype.itemsize < APART:
+    size = p.numel() * dtype.itemsize
+    if not takes(p) or size < APART:
         return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
-    strides = torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()
-    room = torch.empty(p.numel() + _PERIOD // dtype.itemsize, dtype=dtype, device=p.device)
+    room = torch.empty(size + _PERIOD, dtype=torch.uint8, device=p.device)
     if type(room) is not torch.Tensor:  # something stands in for tensors, with memory of its own
         return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
-    _ask_for_large_pages(room)
+    if size >= LARGE:
+        _ask_for_large_pages(room)
     behind = p.data_ptr() + _PLACES[place % len(_PLACES)] * _PERIOD // 64 - room.data_ptr()
-    offset = behind % _PERIOD // dtype.itemsize
-    return torch.empty(0, dtype=dtype, device=p.device).set_(room.untyped_storage(), offset, p.shape, strides)
+    offset = behind % _PERIOD // dtype.itemsize * dtype.itemsize
+    # a storage that ends with the tensor, so that nothing else is saved along with it
+    new = torch.frombuffer(room.numpy(), dtype=dtype, count=p.numel(), offset=offset)
+    strides = torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()
+    return torch.empty(0, dtype=dtype, device=p.device).set_(new.untyped_storage(), 0, p.shape, strides)
 
 
 def _ask_for_large_pages(x: torch.Tensor) -> None:
     """Where the system knows none, or gives them to nobody or to everybody, nothing changes."""
     advise, memory = _madvise(), x.untyped_storage()
-    if advise is not None and memory.nbytes() >= LARGE:
+    if advise is not None:
         start = -(-memory.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (memory.data_ptr() + memory.nbytes()) // mmap.PAGESIZE * mmap.PAGESIZE
         advise(start, end - start, _HUGEPAGE)  # of no consequence where it is refused

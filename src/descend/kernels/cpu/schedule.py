@@ -119,19 +119,16 @@ class Schedule:
         number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
         part, first = self._parts(numbers)[number].T
         inner = number - first
-        largest, last = np.zeros((2, len(self.program.passes), self.n), np.int64)
-        total = np.zeros((len(self.program.passes), self.n), np.int64)
-        np.maximum.at(largest, (part, tensor), share)
+        chunks, last, whole = np.zeros((3, len(self.program.passes), self.n), np.int64)
+        np.maximum.at(chunks, (part, tensor), share)
         np.maximum.at(last, (part, tensor), inner)
-        np.add.at(total, (part, tensor), work)
+        np.add.at(whole, (part, tensor), work)
         once = last.max(1, keepdims=True) == 0
-        few = largest <= LONE
-        few &= total * SHARES * lanes <= np.where(few, total, 0).sum(1, keepdims=True)
-        lone = (~once & ((largest == 1) | few))[part, tensor]
+        lone = (~once & _lone(chunks, whole, lanes))[part, tensor]
         waits = ~lone & ~once[part, 0]
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
         # where passes are short the next tensor's goes before a tensor's next, which would wait for chunks
-        turn = position + np.where(lone | (largest[part, tensor] >= LONG * lanes), 0, inner)
+        turn = position + np.where(lone | (chunks[part, tensor] >= LONG * lanes), 0, inner)
         backwards = np.where(number % 2, -piece, piece)
         order = np.lexsort((backwards, number, -position, turn, lone, part))
         whose = np.stack([part, np.where(waits, tensor, -1), np.where(waits, number, -1)])[:, order]
@@ -167,6 +164,13 @@ def strips_of(program: Program) -> int:
 
 def _by_column(program: Program, number: int) -> list[Any]:
     return [n for n in program.passes[number].reductions if scope(n) == "columns"]
+
+
+def _lone(chunks: Any, work: Any, lanes: int) -> Any:
+    """Which tensors one thread takes alone: small ones, where there are enough of them [parts, tensors]."""
+    small = chunks <= LONE
+    enough = work * SHARES * lanes <= np.where(small, work, 0).sum(1, keepdims=True)
+    return (chunks == 1) | (small & enough)
 
 
 def _lanes(phase: Any, tensor: Any, piece: Any, work: Any, lanes: int) -> Any:
