@@ -16,7 +16,7 @@ PATIENCE = 5000
 """Looks in which nobody comes for a lane until it is another's to take."""
 
 FEW = 16
-"""Batches that are left to the thread in whose cache they are, as long as it comes for them."""
+"""Fewer batches than these are left to the thread in whose cache they are, as long as it comes for them."""
 
 _WAIT = """
 define internal void @wait(ptr %ctx, ptr %flag) noinline #0 {
