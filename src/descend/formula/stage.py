@@ -68,7 +68,8 @@ class _Stager:
 
     A pass has a position, level * 5 + place of its domain in _ORDER: what needs no reduction and no matrix
     word has level 0, what needs one has level 1, and so on. `copied` are states that `every` makes and that a
-    pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy.
+    pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy;
+    `cached` is as in `stage`.
     """
 
     def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str], cached: bool) -> None:

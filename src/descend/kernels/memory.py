@@ -46,10 +46,9 @@ def empty_beside(p: torch.Tensor, place: int, dtype: torch.dtype | None = None) 
     """
     dtype = p.dtype if dtype is None else dtype
     size = p.numel() * dtype.itemsize
-    if not takes(p) or size < APART:
-        return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
-    room = torch.empty(size + _PERIOD, dtype=torch.uint8, device=p.device)
-    if type(room) is not torch.Tensor:  # something stands in for tensors, with memory of its own
+    apart = takes(p) and size >= APART
+    room = torch.empty(size + _PERIOD, dtype=torch.uint8, device=p.device) if apart else None
+    if type(room) is not torch.Tensor:  # none, or what stands in for tensors, with memory of its own
         return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     if size >= LARGE:
         _ask_for_large_pages(room)

@@ -20,6 +20,7 @@ import torch
 from .compiler import compile_function, pause
 from .table import rest
 from .team import openmp
+from .waiting import SPIN
 
 
 class Piece(NamedTuple):
@@ -155,7 +156,7 @@ look:
 spin:
   PAUSE
   %after = add i64 %tries, 1
-  %long = icmp ugt i64 %after, 20000
+  %long = icmp ugt i64 %after, SPIN
   br i1 %long, label %tired, label %look
 tired:
   %ignored = call i32 %rest()
@@ -209,7 +210,7 @@ def _ir() -> str:
     ]
     instruction, declaration = pause()
     mirrors = [_MIRROR.replace("BITS", str(bits)).replace("TILE", str(512 // bits)) for bits in (16, 32, 64)]
-    work = _WORK.replace("FIELDS", "\n".join(fields)).replace("PAUSE", instruction)
+    work = _WORK.replace("FIELDS", "\n".join(fields)).replace("PAUSE", instruction).replace("SPIN", str(SPIN))
     return "\n".join([*mirrors, work, declaration, "declare i64 @llvm.smin.i64(i64, i64)"])
 
 

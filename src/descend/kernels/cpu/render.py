@@ -154,17 +154,13 @@ class Renderer:
         out = Lines([], declared)
         usual = "true"
         for row, k in conditions:
-            usual = out.emit(f"and i1 {usual}, {self._holds(out, row, k)}")
+            usual = out.emit(f"and i1 {usual}, {_holds(out, out.load('double', f'%{row}', k))}")
         passed = given.replace(" noalias", "").replace(" readonly", "")
         out.when(usual, "usual", "other")
         out.do(f"call void @either{self.number}({passed}, i1 true)", "ret void")
         out.lines.append("other:")
         out.do(f"call void @either{self.number}({passed}, i1 false)", "ret void")
         return "\n".join([*lines, f"define internal void @body{self.number}({given}) #0 {{", *out.lines, "}"])
-
-    def _holds(self, out: Lines, row: str, k: int) -> str:
-        """Whether a condition of a row of scalars holds."""
-        return out.emit(f"fcmp une double {out.load('double', f'%{row}', k)}, 0.0")
 
     def _run(self, declared: dict[str, str]) -> list[str]:
         """What is done with one run of elements."""
@@ -220,7 +216,8 @@ class Renderer:
                 values[n] = out.emit(f"fptoui double {value} to i64")
                 continue
             if n.is_condition:
-                value = out.emit(f"or i1 %usual, {out.emit(f'fcmp une double {value}, 0.0')}")
+                # where %usual is true, it is for the compiler too, which then drops the other choice
+                value = out.emit(f"or i1 %usual, {_holds(out, value)}")
             elif lanes.precision == "float32":
                 value = out.emit(f"fptrunc double {value} to float")
             values[n] = lanes.splat(out, value, "i1" if n.is_condition else lanes.scalar)
@@ -278,3 +275,8 @@ class Renderer:
             operand = self.operands[name(word)]
             lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask)
         return values
+
+
+def _holds(out: Lines, value: str) -> str:
+    """Whether a condition holds, which stands among the scalars as a number."""
+    return out.emit(f"fcmp une double {value}, 0.0")
