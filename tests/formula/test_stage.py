@@ -31,6 +31,34 @@ def test_scalars_go_to_the_host_and_are_collected_into_one_factor():
     assert program.bytes_moved == 4 + 3
 
 
+def test_a_factor_of_a_sum_joins_the_factors_of_its_terms_unless_the_sum_is_wanted_too():
+    def decayed(p, g, lr=0.1, wd=0.5):
+        u = lr * (3 * exp(g) + wd * p)
+        p = where(u * g <= 0, p, p - u)
+        return p
+
+    def averaged(p, g, m, lr=0.1, b=0.9, wd=0.5):
+        m = 3 * exp(g) + wd * p
+        u = lr * m
+        p = where(u * g <= 0, p, p - u)
+        return p, m
+
+    def one_bare(p, g, lr=0.1):
+        u = lr * (3 * exp(g) + p)
+        p = where(u * g <= 0, p, p - u)
+        return p
+
+    u = "fma(s0, exp(g), s1 * p)"
+    program = stage(rule_of(decayed))
+    assert written(program) == {"p": f"where({u} * g <= 0, p, p - {u})"}
+    row, _ = program.scalars(1, 0.1, 0.5)
+    assert row[:2] == pytest.approx((0.1 * 3, 0.1 * 0.5), rel=1e-15)
+    m = "fma(3, exp(g), s1 * p)"
+    assert written(stage(rule_of(averaged)))["p"] == f"where(s0 * ({m} * g) <= 0, p, fma(s2, {m}, p))"
+    bare = "fma(3, exp(g), p)"
+    assert written(stage(rule_of(one_bare)))["p"] == f"where(s0 * ({bare} * g) <= 0, p, fma(s1, {bare}, p))"
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_a_weighted_mean_is_exact_at_both_ends(beta):
     def mean(p, g, b=0.5):

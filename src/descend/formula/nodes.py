@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -115,6 +116,14 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
 
     for root in roots:
         yield from visit(root)
+
+
+def shared(roots: Iterable[Node]) -> frozenset[Node]:
+    """The nodes below `roots` that more than one other takes, or that one takes and a root is."""
+    roots = [*roots]
+    taken = Counter(a for n in walk(roots) for a in {*n.args})
+    taken.update({*roots})
+    return frozenset(n for n, times in taken.items() if times > 1)
 
 
 def substitute(root: Node, values: dict[str, Node]) -> Node:

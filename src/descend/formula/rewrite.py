@@ -1,7 +1,8 @@
 """The algebra that staging is allowed: four identities, each of which loses fewer digits than it saves.
 
 1. Scalar factors of a product are collected: lr * (m / c) is (lr / c) * m, and lr / c is computed on
-   the host in float64. m * (1 / d) is m / d.
+   the host in float64; where every term of a sum has one already, lr * (a*x + b*y) is (lr*a)*x + (lr*b)*y.
+   m * (1 / d) is m / d.
 2. A weighted mean b*x + (1-b)*y is x + (1-b)*(y - x), written from the nearer end: the rounding of b to
    the element's precision no longer drifts (0.999 in float32 is wrong by 1.3e-8, every step).
 3. a*b + c is one fused multiply-add, which rounds once.
@@ -68,18 +69,24 @@ class Rewriter:
 
     `domains` says of each name that is no scalar whether it is one number an "element", one of the "rows" or
     "columns" of a matrix, or one of the square matrices of its rows ("left") or columns ("right"). The nodes
-    in `whole` stay nodes of their own, so that a later pass can read them from memory. `start` is the name
-    that stands for p in the fourth identity.
+    in `whole` stay nodes of their own, so that a later pass can read them from memory; those in `shared` are
+    wanted by more than one other. `start` is the name that stands for p in the fourth identity.
     """
 
     def __init__(
-        self, domains: Mapping[str, str], whole: frozenset[Node] = frozenset(), start: str = "p"
+        self,
+        domains: Mapping[str, str],
+        whole: frozenset[Node] = frozenset(),
+        shared: frozenset[Node] = frozenset(),
+        start: str = "p",
     ) -> None:
         self.domains = domains
         self.whole = whole
+        self.shared = shared
         self.start = name(start)
         self._domain: dict[Node, str] = {}
         self._done: dict[Node, Node] = {}
+        self._kept: set[Node] = set()
 
     def domain(self, n: Node) -> str:
         """What a node is one number of: a domain as above, or "scalar" (of the host).
@@ -124,6 +131,8 @@ class Rewriter:
             return n
         if n not in self._done:
             self._done[n] = self._rewrite(n)
+            if n in self.shared:
+                self._kept.add(self._done[n])
         return self._done[n]
 
     def _rewrite(self, n: Node) -> Node:
@@ -146,14 +155,32 @@ class Rewriter:
             return _negative(scalar), element
         if n.op not in ("mul", "div"):
             return ONE, self(n)
-        (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
+        (s, x), (r, y) = map(self._spread_factors, n.args)
         if n.op == "mul":
             return _times(s, r), x if y is None else y if x is None else self._product_of(x, y)
         return _over(s, r), x if y is None else node("div", x or ONE, y)
 
+    def _spread_factors(self, n: Node) -> tuple[Node, Node | None]:
+        scalar, element = self._factors(n)
+        return (scalar, element) if element is None else self._spread(scalar, element)
+
+    def _spread(self, scalar: Node, element: Node) -> tuple[Node, Node]:
+        """Where every term of a sum that nobody else wants has a scalar factor, the sum's own joins those."""
+        terms = [element]
+        while terms[-1].op == "fma":
+            terms.append(terms[-1].args[2])
+        scaled = all(t.op in ("fma", "mul") and not self.is_element(t.args[0]) for t in terms)
+        if len(terms) < 2 or not scaled or element in self._kept or scalar in (ONE, MINUS_ONE):
+            return scalar, element
+        total: tuple[Node, ...] = ()
+        for term in reversed(terms):
+            total = (node(term.op, _times(scalar, term.args[0]), term.args[1], *total),)
+        return ONE, total[0]
+
     def _product(self, scalar: Node, element: Node | None) -> Node:
         if element is None:
             return scalar
+        scalar, element = self._spread(scalar, element)
         if element.op == "div" and element.args[0] == ONE:
             return node("div", scalar, element.args[1])
         if scalar == ONE:
@@ -175,7 +202,7 @@ class Rewriter:
 
     def _sum(self, n: Node) -> Node:
         n = self._changes_first(n)
-        (s, x), (r, y) = self._factors(n.args[0]), self._factors(n.args[1])
+        (s, x), (r, y) = (self._spread_factors(a) if a in self.shared else self._factors(a) for a in n.args)
         if n.op == "add" and x is not None and y is not None:
             for (keep, start), (share, end) in (((s, x), (r, y)), ((r, y), (s, x))):
                 rest = _divided(share, node("sub", ONE, keep))

@@ -18,7 +18,7 @@ from functools import cache
 from typing import NoReturn
 
 from .matrices import Matrices, Routine, by_passes, untransposed
-from .nodes import Node, is_reduction, walk
+from .nodes import Node, is_reduction, shared, walk
 from .nodes import name as leaf
 from .program import Pass, Program
 from .rewrite import Rewriter, ShapeError
@@ -81,7 +81,8 @@ class _Stager:
         self.outputs = by_passes(rule.outputs, copied)
         whole = [*self.outputs.values()] if rule.reduces else []
         whole += [n.args[3] for n in whole if n.op == "every"]
-        self.rewrite = Rewriter(self.domains, frozenset(whole), rule.start)
+        several = shared(self.outputs.values())
+        self.rewrite = Rewriter(self.domains, frozenset(whole), several, rule.start)
         try:
             for word, n in self.outputs.items():
                 self._check(word, n)
