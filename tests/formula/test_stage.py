@@ -169,12 +169,12 @@ def test_what_two_passes_would_divide_for_is_kept_in_between():
 
 
 def test_in_the_cache_a_root_and_a_division_cost_more_than_memory():
-    program = stage(rules.get("lamb"), cached=True)
+    program = stage(rules.get("lamb"), keep="cached")
     (kept,) = program.temporaries
     assert program.passes[1].reads == ("p", kept)
     assert not any(n.op in ("sqrt", "div") for n in program.passes[1].body)
     for name in ("stable_adamw", "adafactor"):  # the pass before has no use for it, or it is a product
-        assert stage(rules.get(name), cached=True).temporaries == stage(rules.get(name)).temporaries
+        assert stage(rules.get(name), keep="cached").temporaries == stage(rules.get(name)).temporaries
 
 
 def by_row_and_column(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):

@@ -7,8 +7,10 @@ import torch
 
 import descend
 from descend import rules
-from descend.formula import State, chain
+from descend.formula import State, chain, stage
 from descend.formula.vocabulary import global_norm, global_sum, maximum, mean, minimum, norm, sqrt
+from descend.kernels.cpu.compiler import is_x86
+from descend.kernels.cpu.driver import Driver
 from descend.modifiers import clip_global_norm
 from descend.optim import ways
 
@@ -64,10 +66,17 @@ def gradients(params, seed):
 @pytest.mark.parametrize(
     "formula", [rules.get("lamb"), chain(clip_global_norm, rules.get("lamb")), lamb_like]
 )
-def test_what_fits_the_cache_goes_another_way_to_the_same_bits(formula, dtype, monkeypatch):
+def test_what_fits_the_cache_or_goes_past_it_comes_to_the_same_bits(formula, dtype, monkeypatch):
     found = []
-    for limit in (ways.CACHED, 0):
-        monkeypatch.setattr(ways, "CACHED", limit)
+    much = 1 << 30
+    for keep, *limits in (
+        ("cached", much, 0, 0),
+        ("past", 0, 0, much),
+        ("least", 0, much, much),
+        ("least", 0, 0, 0),
+    ):
+        for name, limit in zip(("CACHED", "UNCACHED", "SPARE"), limits, strict=True):
+            monkeypatch.setattr(ways, name, limit)
         params = parameters(((300, 301), (7,), (40_000,)), dtype)
         optimizer = descend.optimizer(formula)(params)
         for k in range(3):
@@ -76,8 +85,40 @@ def test_what_fits_the_cache_goes_another_way_to_the_same_bits(formula, dtype, m
         states = [x for p in params for x in optimizer.state[p].values() if torch.is_tensor(x)]
         found.append([*params, *states])
         (plan,) = optimizer._staged
-        assert len(plan.program.temporaries) == (limit > 0 and dtype.itemsize > 2)
-    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
+        assert len(plan.program.temporaries) == (keep != "least" and dtype.itemsize > 2)
+        assert plan.program.past == (keep == "past" and dtype.itemsize > 2)
+    for others in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], others, strict=True))
+
+
+def test_temporaries_that_are_written_past_the_cache_begin_a_line_wherever_parameters_lie(monkeypatch):
+    monkeypatch.setattr(ways, "CACHED", 0)
+    monkeypatch.setattr(ways, "UNCACHED", 0)
+    found = []
+    for first in (0, 1, 5):
+        memory = torch.linspace(-1, 1, 40_000)
+        p = torch.empty(40_000 + first)[first:].copy_(memory).requires_grad_()
+        p.grad = torch.empty(40_003)[3:].copy_(memory.flip(0) ** 3)
+        optimizer = descend.optimizer("lamb")([p])
+        optimizer.step()
+        (plan,) = optimizer._staged
+        assert plan.program.past
+        found.append(p.detach())
+    assert all(torch.equal(found[0], x) for x in found)
+
+
+def test_past_the_cache_go_temporaries_alone_and_a_fence_follows():
+    def of(keep):
+        program = stage(rules.get("lamb"), keep)
+        return Driver(program, ("float32",) * len(program.operands), 16).module()
+
+    first, second = of("past").split("define internal void @body1")
+    stored = [line for line in first.splitlines() if "!nontemporal" in line]
+    assert stored
+    assert "!nontemporal !0" not in second
+    assert all("align 64" in line for line in stored)
+    assert of("past").count("call void @llvm.x86.sse.sfence()") == is_x86()
+    assert "nontemporal" not in of("cached") + of("least")
 
 
 def test_clipping_by_the_norm_of_everything_is_clip_grad_norm_and_adamw():

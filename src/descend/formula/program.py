@@ -52,7 +52,8 @@ class Program:
     `operands` are the names that differ within a tensor, p and g first, and `domains` says how; `passes` the
     sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
     author's where they survive. `routines` are what is done with whole matrices before each pass, and after
-    the last one; `temporaries` the operands that live only during a step, as arguments and results of those.
+    the last one; `temporaries` the operands that live only during a step, as arguments and results of those;
+    `past` says that they are so large that they go past the cache.
     """
 
     rule: Rule
@@ -63,6 +64,7 @@ class Program:
     labels: dict[Node, str]
     routines: tuple[tuple[Routine, ...], ...]
     temporaries: tuple[str, ...]
+    past: bool
 
     @property
     def scalars(self) -> ScalarProgram:

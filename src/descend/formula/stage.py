@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from .matrices import Matrices, Routine, by_passes, untransposed
 from .nodes import Node, is_reduction, shared, walk
@@ -25,20 +25,23 @@ from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
 
+Keep = Literal["least", "cached", "past"]
+"""What goes from one pass to the next in temporaries: what saves memory traffic, or also what saves a root or
+division, where memory is to spare and temporaries lie in the cache or are written past it."""
+
 
 @cache
-def stage(rule: Rule, cached: bool = False) -> Program:
+def stage(rule: Rule, keep: Keep = "least") -> Program:
     """Sort the expressions of a rule into passes over the elements and the scalars between them.
 
-    `cached` is for tensors that stay in the processor's cache from step to step, where memory costs less than
-    roots and divisions: more is kept in temporaries, and the numbers are the same.
+    Whatever `keep` says, the numbers are the same.
 
     Raises FormulaError where the formula cannot be read.
     """
     copied, apart = frozenset[str](), frozenset[str]()
     while True:
         try:
-            return _Stager(rule, copied, apart, cached).program()
+            return _Stager(rule, copied, apart, keep).program()
         except _Conflict as conflict:
             copied |= conflict.copied
             apart |= conflict.apart
@@ -69,12 +72,12 @@ class _Stager:
     A pass has a position, level * 5 + place of its domain in _ORDER: what needs no reduction and no matrix
     word has level 0, what needs one has level 1, and so on. `copied` are states that `every` makes and that a
     pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy;
-    `cached` is as in `stage`.
+    `keep` is as in `stage`.
     """
 
-    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str], cached: bool) -> None:
+    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str], keep: Keep) -> None:
         self.rule = rule
-        self.cached = cached
+        self.keep = keep
         self.scalar_states = [s.name for s in rule.states if s.scalar]
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
@@ -171,6 +174,7 @@ class _Stager:
             labels,
             routines,
             tuple(self.matrices.temporaries),
+            self.keep == "past",
         )
 
     def _worth_keeping(
@@ -178,8 +182,9 @@ class _Stager:
     ) -> dict[str, int]:
         """A temporary for what two passes over the elements would compute, and where it is written.
 
-        It must save a root, a division or the like and cost no more memory (in the cache, hardly more), or
-        else cost less. What is only written counts twice: the processor reads it first.
+        It must save a root, a division or the like and cost no more memory, or else cost less. What is only
+        written counts twice, as the processor reads it first; but not where it lies in the cache, or is
+        written past it.
         """
         sweeps = {at: cut for at, cut in cuts.items() if _ORDER[at % len(_ORDER)] == "element"}
         for at, later in sweeps.items():
@@ -193,7 +198,7 @@ class _Stager:
                 del self.new["?"]
                 saved = sum(self.domains.get(word) == "element" for word in later.reads)
                 saved -= 3 + sum(self.domains.get(word) == "element" for word in least.reads)
-                least_saved = -1 if self.cached else 0
+                least_saved = 0 if self.keep == "least" else -1
                 if saved > 0 or (saved >= least_saved and dear & sweeps[first[-1]].seen.keys()):
                     return self._keep(n, first[-1])
         return {}

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .cpu import takes
+from .cpu.emit import LINE
 
 LARGE = 4 << 20
 """Bytes from which a tensor is worth large pages, which have 2 MiB each."""
@@ -52,8 +53,8 @@ def empty_beside(p: torch.Tensor, place: int, dtype: torch.dtype | None = None) 
         return torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
     if size >= LARGE:
         _ask_for_large_pages(room)
-    behind = p.data_ptr() + _PLACES[place % len(_PLACES)] * _PERIOD // 64 - room.data_ptr()
-    offset = behind % _PERIOD // dtype.itemsize * dtype.itemsize
+    behind = p.data_ptr() + _PLACES[place % len(_PLACES)] * LINE - room.data_ptr()
+    offset = behind % _PERIOD // LINE * LINE
     # a storage that ends with the tensor, so that nothing else is saved along with it
     new = torch.frombuffer(room.numpy(), dtype=dtype, count=p.numel(), offset=offset)
     strides = torch.empty_like(p, device="meta", memory_format=torch.preserve_format).stride()

@@ -25,6 +25,12 @@ BATCH = 1 << 24
 CACHED = 24 << 20
 """Bytes of all operands, at most, that a step is taken to find in the cache where the last one left them."""
 
+UNCACHED = 128 << 20
+"""Bytes of all operands beyond which a step finds next to none of them there."""
+
+SPARE = 1 << 30
+"""Bytes of temporaries, at most, that are spared for speed."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -97,10 +103,16 @@ class Way:
         """
         if not self.program.rule.reduces or any(dtype in HALF for dtype in self.kernel or ()):
             return self.program
-        cached = stage(self.program.rule, cached=True)
-        whole = sum(domain == "element" for domain in cached.domains.values())
-        taken = whole * sum(m.param.numel() * m.param.element_size() for m in members)
-        return cached if taken <= CACHED else self.program
+        rule = self.program.rule
+        past = stage(rule, "past")
+        if past.temporaries == self.program.temporaries:
+            return self.program
+        each = sum(m.param.numel() * m.param.element_size() for m in members)
+        taken = each * sum(domain == "element" for domain in past.domains.values())
+        spared = each * sum(past.domains[word] == "element" for word in past.temporaries)
+        if taken <= CACHED:
+            return stage(rule, "cached")
+        return past if taken > UNCACHED and spared <= SPARE else self.program
 
 
 def _with(values: Values, shape: tuple[float, ...]) -> Values:

@@ -206,6 +206,9 @@ class Driver:
                 self._rows(out, one, bases, columns, offset, length)
         else:
             one.call(out, bases, offset, length, offset, offset)
+        if one.past and is_x86():
+            declared["fence"] = "declare void @llvm.x86.sse.sfence()"
+            out.do("call void @llvm.x86.sse.sfence()")
         if self._finishes(one):
             out.do(f"call void @finish{one.number}(ptr %ctx, ptr %entry)")
         head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"

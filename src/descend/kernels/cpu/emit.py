@@ -11,6 +11,8 @@ from ...formula.nodes import Node
 
 STORAGE = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16"}
 SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+LINE = 64
+"""Bytes of a line of the cache, which tensors begin with."""
 _SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "i16"}
 _PLAIN = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -300,15 +302,26 @@ class Lanes:
             return value
         return out.emit(f"fpext {self.vector} {value} to {self.wide}")
 
-    def store(self, out: Lines, value: str, at: str, dtype: str, mask: str | None) -> None:
-        """Write a vector of the arithmetic as elements of a storage type."""
+    def store(
+        self, out: Lines, value: str, at: str, dtype: str, mask: str | None, past: bool = False
+    ) -> None:
+        """Write a vector of the arithmetic as elements of a storage type.
+
+        With `past` straight to memory, from the beginning of a line of the cache; others may read it after a
+        fence.
+        """
         kind = f"<{self.width} x {STORAGE[dtype]}>"
         if dtype == "bfloat16":
             value = self._round_to_bfloat16(out, value, kind)
         elif dtype != self.precision:
             step = "fpext" if dtype == "float64" else "fptrunc"
             value = out.emit(f"{step} {self.vector} {value} to {kind}")
-        self.put(out, value, at, dtype, mask)
+        if past and mask is None:
+            out.declared["!0"] = "!0 = !{i32 1}"
+            align = min(LINE, self.width * SIZES[dtype])
+            out.do(f"store {kind} {value}, ptr {at}, align {align}, !nontemporal !0")
+        else:
+            self.put(out, value, at, dtype, mask)
 
     def put(self, out: Lines, value: str, at: str, dtype: str, mask: str | None) -> None:
         """Write a vector that is of the storage type already."""

@@ -93,6 +93,14 @@ class Renderer:
         return Operand(f"%vector{k}", "float64", scope(n), "vectors", k)
 
     @cached_property
+    def past(self) -> list[str]:
+        """The temporaries that the pass writes past the cache: whole lines of it, which rows need not be."""
+        if not self.program.past or self.program.is_matrix(self.number):
+            return []
+        element = [word for word in self.one.written if self.program.domains[word] == "element"]
+        return [word for word in element if word in self.program.temporaries]
+
+    @cached_property
     def sums(self) -> Sums:
         """The pass's sums."""
         into = {n: self.vector(n).symbol for n in self.one.reductions if scope(n) == "rows"}
@@ -272,8 +280,8 @@ class Renderer:
             labels[n] = self.program.labels[n]
         self.sums.add(out, values, index, mask, fours)
         for word, n in self.one.written.items():
-            operand = self.operands[name(word)]
-            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask)
+            operand, past = self.operands[name(word)], word in self.past
+            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask, past)
         return values
 
 
