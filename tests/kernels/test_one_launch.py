@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_reductions import (
     at_once,
+    by_own_rows,
     by_passes,
     by_rows,
     factored,
@@ -143,7 +144,9 @@ def test_every_number_of_threads_gives_the_bits_of_passes(rule, active):
             assert same(wanted[word], found[word]), (word, threads)
 
 
-@pytest.mark.parametrize("rule", [factored, by_rows, fewer_columns_later], ids=lambda r: r.__name__)
+@pytest.mark.parametrize(
+    "rule", [factored, by_rows, by_own_rows, fewer_columns_later], ids=lambda r: r.__name__
+)
 def test_rows_and_columns_too(rule):
     shapes = ((700, 900), (64, 64), (0, 5), (3, 0), (201, 65))
     wanted = by_passes(rule, start_matrices(rule, torch.float32, shapes))

@@ -107,6 +107,13 @@ def fewer_columns_later(p, g, m, lr=1e-2):
     return p, m
 
 
+def by_own_rows(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
+    r = 0.5 * r + mean(g**2, "rows")
+    c = c + mean(abs(g) / sqrt(r), "columns") + mean(p * g, "columns")
+    p = p - lr * g / sqrt(r) / mean(c)
+    return p, r, c
+
+
 def start_matrices(rule, dtype, shapes=((5, 33), (1, 16), (130, 700), (300, 3), (7, 1), (201, 65))):
     random = torch.Generator().manual_seed(2)
     program = stage(rule_of(rule))
@@ -148,7 +155,9 @@ def test_passes_follow_the_reference(rule, dtype):
             assert np.allclose(tensors[word][i].double().numpy(), x, rtol=16 * eps, atol=4 * eps), (word, i)
 
 
-@pytest.mark.parametrize("rule", [factored, by_rows, fewer_columns_later], ids=lambda r: r.__name__)
+@pytest.mark.parametrize(
+    "rule", [factored, by_rows, by_own_rows, fewer_columns_later], ids=lambda r: r.__name__
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_passes_by_row_and_column_follow_the_reference(rule, dtype):
     tensors = start_matrices(rule, dtype)
@@ -168,7 +177,7 @@ def test_passes_by_row_and_column_follow_the_reference(rule, dtype):
 
 
 def test_matrices_have_the_same_bits_with_any_number_of_threads():
-    for rule in (factored, by_rows, fewer_columns_later):
+    for rule in (factored, by_rows, by_own_rows, fewer_columns_later):
         runs = [
             by_passes(rule, start_matrices(rule, torch.float32, ((700, 900), (64, 64))), threads=k)
             for k in (1, 2, 3)

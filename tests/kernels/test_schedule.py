@@ -1,12 +1,16 @@
 """In which order, and on which thread, the chunks of a step are taken."""
 
+import itertools
+
 import numpy as np
 import pytest
+from test_reductions import by_own_rows
 
-from descend import rules
-from descend.formula import chain
+from descend import modifiers, rules
+from descend.formula import chain, rule_of
 from descend.formula.nodes import scope
 from descend.formula.stage import stage
+from descend.formula.vocabulary import global_norm, norm
 from descend.kernels.cpu.schedule import CHUNK, ENTRY, LONE, LONG, Schedule
 from descend.modifiers import clip_global_norm
 
@@ -122,3 +126,45 @@ def test_a_long_pass_is_followed_by_the_next_one_of_its_tensor_and_a_short_one_b
     long, short = 2 * LONG * CHUNK, (2 * LONG - 1) * CHUNK
     assert [cell[0] for cell in passes_of([long, long], 2)[::2]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert [cell[0] for cell in passes_of([short, short], 2)[::2]] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+def test_passes_that_need_the_sums_of_their_own_rows_alone_follow_chunk_by_chunk():
+    program = stage(rule_of(by_own_rows))
+    assert [one.domain for one in program.passes] == ["element", "rows", "element", "columns", "element"]
+    assert program.leaders == (0, 0, 0, 3, 4)
+    rows = np.array([300, 1, 70, 0])
+    extents = {"rows": rows, "columns": np.array([1000, 4, 33, 5])}
+    extents["element"] = rows * extents["columns"]
+    schedule = Schedule(program, extents)
+    for lanes in (1, 2, 3):
+        order = schedule.order(range(5), lanes)
+        taken = set()
+        for begin, end in zip(order.batches, order.batches[1:], strict=False):
+            keys = [tuple(row[[1, 6, 0]]) for row in order.entries[begin:end]]
+            for k, (tensor, piece, number) in enumerate(keys):
+                taken.add((tensor, piece, number))
+                if number in (1, 2):
+                    assert keys[k - 1] == (tensor, piece, number - 1)
+        assert len(taken) == len(order.entries) == sum(map(len, schedule.entries))
+        chunks = [row for k in (0, 2) for row in schedule.entries[k]]
+        strips = sorted((row[5], row[5] + extents["columns"][row[1]]) for row in chunks)
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(strips))
+        assert strips[-1][1] <= schedule.scratch
+
+
+@pytest.mark.parametrize("modifier", ["agc", "centralise"])
+def test_modifiers_by_row_follow_and_those_of_everything_do_not(modifier):
+    assert stage(chain(getattr(modifiers, modifier), rules.get("adamw"))).leaders == (0, 0)
+    assert stage(rules.get("lamb")).leaders == (0, 1)
+    assert stage(rules.get("adafactor")).leaders == (0, 0, 2, 3, 4)  # its mean waits for the columns
+
+
+def test_a_sum_over_all_tensors_ends_a_run_of_passes():
+    def clipped_later(p, g, m, lr=0.1):
+        m = g / norm(g, "rows")
+        p = p - lr * m / global_norm(g) / norm(m)
+        return p, m
+
+    program = stage(rule_of(clipped_later))
+    assert not program.passes[1].scalars.late
+    assert program.leaders == (0, 1, 2)

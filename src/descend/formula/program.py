@@ -100,6 +100,29 @@ class Program:
         sums = any(scope(n) in ("rows", "columns") for n in one.reductions)
         return one.domain == "element" and (mixed or sums or bool(one.vectors))
 
+    @cached_property
+    def leaders(self) -> tuple[int, ...]:
+        """Of every pass the one whose chunks it follows: after some rows there, the same rows here.
+
+        So passes that need the sums of their own rows alone find them in the cache.
+        """
+        found = list[int]()
+        for k in range(len(self.passes)):
+            found.append(found[-1] if k and self._follows(k, found[-1]) else k)
+        return tuple(found)
+
+    def _follows(self, number: int, leader: int) -> bool:
+        one, before = self.passes[number], self.passes[leader:number]
+        summed = {n for other in before for n in other.reductions}
+        return (
+            self.is_matrix(leader)
+            and (one.domain == "rows" or self.is_matrix(number))
+            and not any(self.routines[leader + 1 : number + 1])
+            and not one.scalars.late
+            and all(scope(n) == "rows" for n in one.vectors if n in summed)
+            and not any(scope(n) == "global" for n in (*summed, *one.reductions))
+        )
+
     def __str__(self) -> str:
         lines = []
         sums: dict[Node, str] = {}

@@ -173,7 +173,7 @@ class Driver:
         out = Lines([], declared)
         entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
         tensor = entry["tensor"]
-        if one.number:
+        if one.number and self.program.leaders[one.number] == one.number:
             out.do(f"call void @wait(ptr %ctx, ptr {self._flag(out, 'done', one.number - 1, tensor)})")
         line = out.load("i64", field(out, "lines"), tensor)
         places = {

@@ -92,21 +92,25 @@ class Schedule:
         columns = extents.get("columns", extents["element"])
         strips = strips_of(program)
         self.sums = self.scratch = 0
+        strips_before = 0
         for number, one in enumerate(program.passes):
-            whole_rows = program.is_matrix(number)
+            follows = program.leaders[number] < number
+            whole_rows = program.is_matrix(number) or follows
             counts = extents["rows" if whole_rows else one.domain]
             each = np.maximum(64, CHUNK // np.maximum(columns, 1)) if whole_rows else CHUNK
             tensor, offset, length, piece, share = _cut(counts, each)
             kept = sum(scope(n) in ("tensor", "global") for n in one.reductions)
             place = self.sums + np.arange(len(tensor)) * kept
             room = columns[tensor] * strips if _by_column(program, number) else tensor * 0
-            strip = np.cumsum(room) - room
+            strips_before *= follows  # what follows a pass must leave it its strips
+            strip = strips_before + np.cumsum(room) - room
+            strips_before += int(room.sum())
             self.sums += len(tensor) * kept
-            self.scratch = max(self.scratch, int(room.sum()))
+            self.scratch = max(self.scratch, strips_before)
             number_of = np.full(len(tensor), number)
             found = np.stack([number_of, tensor, offset, length, place, strip, piece, share], 1)
             self.entries.append(np.ascontiguousarray(found.astype(np.int64)))
-            self._work.append(length * columns[tensor] if whole_rows else length)
+            self._work.append(length * columns[tensor] if program.is_matrix(number) else length)
         self.n = len(extents["element"])
 
     def work(self, numbers: Sequence[int], active: Any = None) -> int:
@@ -118,7 +122,8 @@ class Schedule:
         entries, work = self._taking(numbers, active)
         number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
         part, first = self._parts(numbers)[number].T
-        inner = number - first
+        leader = np.maximum(np.array(self.program.leaders)[number], first)
+        inner = leader - first
         chunks, last, whole = np.zeros((3, len(self.program.passes), self.n), np.int64)
         np.maximum.at(chunks, (part, tensor), share)
         np.maximum.at(last, (part, tensor), inner)
@@ -129,14 +134,15 @@ class Schedule:
         position = np.where(part % 2, self.n - 1 - tensor, tensor)
         # where passes are short the next tensor's goes before a tensor's next, which would wait for chunks
         turn = position + np.where(lone | (chunks[part, tensor] >= LONG * lanes), 0, inner)
-        backwards = np.where(number % 2, -piece, piece)
-        order = np.lexsort((backwards, number, -position, turn, lone, part))
-        whose = np.stack([part, np.where(waits, tensor, -1), np.where(waits, number, -1)])[:, order]
+        backwards = np.where(leader % 2, -piece, piece)
+        order = np.lexsort((number, backwards, leader, -position, turn, lone, part))
+        whose = np.stack([part, np.where(waits, tensor, -1), np.where(waits, leader, -1)])[:, order]
         phase = np.empty(len(order), np.int64)
         phase[order] = np.cumsum((np.diff(whose, prepend=whose[:, :1]) != 0).any(0))
         lane = _lanes(phase, tensor, np.where(lone, 0, piece), work, lanes)
         order = order[np.lexsort((lane[order], phase[order]))]
-        return _batched(entries[order], work[order], phase[order] * lanes + lane[order], lanes)
+        together = np.stack([part, leader, tensor, piece])[:, order]
+        return _batched(entries[order], work[order], phase[order] * lanes + lane[order], lanes, together)
 
     def _parts(self, numbers: Sequence[int]) -> Any:
         """Of every pass its part of the list and the first pass there; a sum over all tensors ends a part."""
@@ -188,9 +194,11 @@ def _lanes(phase: Any, tensor: Any, piece: Any, work: Any, lanes: int) -> Any:
     return lane
 
 
-def _batched(entries: Any, work: Any, cell: Any, lanes: int) -> Order:
-    """Neighbours in a lane that are small together make a batch."""
-    before = np.cumsum(work + 64) - work - 64
+def _batched(entries: Any, work: Any, cell: Any, lanes: int, together: Any) -> Order:
+    """Neighbours in a lane that are small `together` make a batch, or that one thread must take."""
+    begins = (np.diff(together, prepend=together[:, :1] - 1) != 0).any(0)
+    place = np.maximum.accumulate(np.where(begins, np.arange(len(work)), 0))
+    before = (np.cumsum(work + 64) - work - 64)[place]
     cuts = np.diff(before // _BATCH, prepend=-1) | np.diff(cell, prepend=-1)
     begins = np.flatnonzero(cuts)
     cells = lanes * (1 + int(cell.max(initial=-1)) // lanes)
