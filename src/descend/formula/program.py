@@ -18,7 +18,8 @@ class Pass:
     `reads` are the operands it loads; `body` every element operation in order; `written` the operands that
     it changes, with their new values; `reductions` what it sums up for the passes after it, with the elements
     that are summed; `scalars` the host's part, which fills its row; `vectors` the sums by row or
-    column of earlier passes that it reads.
+    column of earlier passes that it reads. Where a scalar `unless` holds, nobody wants its sums; those that
+    are `rough` may lose tiny squares.
     """
 
     domain: str
@@ -28,6 +29,8 @@ class Pass:
     written: dict[str, Node]
     reductions: dict[Node, Node]
     scalars: ScalarProgram
+    unless: Node | None = None
+    rough: frozenset[Node] = frozenset()
 
     @cached_property
     def operands(self) -> tuple[str, ...]:
@@ -93,6 +96,11 @@ class Program:
         inner = [n for one in self.passes if one.domain != "element" for n in one.reductions]
         return any(scope(n) in ("rows", "columns") for n in inner)
 
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The temporaries with a number for every element."""
+        return tuple(word for word in self.temporaries if self.domains[word] == "element")
+
     def is_matrix(self, number: int) -> bool:
         """Whether a pass over elements has to know where the rows of a matrix begin."""
         one = self.passes[number]
@@ -118,7 +126,7 @@ class Program:
             self.is_matrix(leader)
             and (one.domain == "rows" or self.is_matrix(number))
             and not any(self.routines[leader + 1 : number + 1])
-            and not one.scalars.late
+            and not one.scalars.late  # what is `unless` among them
             and all(scope(n) == "rows" for n in one.vectors if n in summed)
             and not any(scope(n) == "global" for n in (*summed, *one.reductions))
         )

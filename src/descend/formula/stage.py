@@ -24,6 +24,7 @@ from .program import Pass, Program
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
+from .separate import Separated, separated
 
 Keep = Literal["least", "cached", "past"]
 """What goes from one pass to the next in temporaries: what saves memory traffic, or also what saves a root or
@@ -82,6 +83,10 @@ class _Stager:
         self.domains = {"p": "element", "g": "element"}
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = by_passes(rule.outputs, copied)
+        self.separated = Separated(self.outputs)
+        if keep == "past":
+            self.separated = separated(self.outputs, Rewriter(self.domains).domain)
+            self.outputs = self.separated.outputs
         whole = [*self.outputs.values()] if rule.reduces else []
         whole += [n.args[3] for n in whole if n.op == "every"]
         several = shared(self.outputs.values())
@@ -100,6 +105,7 @@ class _Stager:
             self.new |= {word: self.rewrite(n) for word, n in written.items()}
         self.domains |= self.matrices.temporaries
         self._levels: dict[Node, int] = {}
+        self._columns_from = max(map(self.level, self.separated.rough), default=0)
 
     def _check(self, word: str, n: Node) -> None:
         """Refuse a new value that has more numbers than what it is the value of."""
@@ -132,6 +138,8 @@ class _Stager:
         scalar_roots = [self.outputs[word] for word in self.scalar_states]
         found = [n for n in walk([*self.new.values(), *scalar_roots]) if is_reduction(n)]
         reductions = {n: self._position(n.args[0], self.rewrite.domain(n.args[0])) for n in found}
+        for n in reductions.keys() & self.separated.unless.keys():  # what may be left out waits for the rest
+            reductions[n] = max(reductions[n], self._position(n.args[0], "element", self._columns_from))
         write_in = {word: self._position(n, self.domains[word]) for word, n in self.new.items()}
         run_at = {n: self.level(n) for n in self.matrices.steps}
         for _ in range(_ROUNDS):
@@ -148,6 +156,8 @@ class _Stager:
             write_in |= late
         else:
             self._copy(max(run_at, key=lambda n: (self.matrices.steps[n] in self.matrices.kept, run_at[n])))
+        for cut in cuts.values():
+            self._leave_out(cut)
         labels = self._labels(n for cut in cuts.values() for n in cut.body)
         words = (*(h.name for h in self.rule.hypers), *self.rule.shape_words)
         arguments = ("t", *words, *self.scalar_states)
@@ -161,7 +171,11 @@ class _Stager:
                 scalars = ScalarProgram((), tuple(cut.row), {}, known, first)
             reads, vectors = tuple(cut.reads), tuple(cut.vectors)
             domain = _ORDER[at % len(_ORDER)]
-            passes.append(Pass(domain, reads, vectors, tuple(cut.body), cut.written, cut.summed, scalars))
+            rough = self.separated.rough & cut.summed.keys()
+            body = tuple(cut.body)
+            passes.append(
+                Pass(domain, reads, vectors, body, cut.written, cut.summed, scalars, cut.unless, rough)
+            )
             known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
         final = ScalarProgram((), (), rest, known, first)
         routines = self._routines(run_at, cuts)
@@ -176,6 +190,14 @@ class _Stager:
             tuple(self.matrices.temporaries),
             self.keep == "past",
         )
+
+    def _leave_out(self, cut: _Cut) -> None:
+        """Note under which condition a pass does nothing that anybody wants."""
+        conditions = {self.separated.unless.get(n) for n in cut.summed}
+        if len(conditions) == 1 and not cut.written:
+            cut.unless = conditions.pop()
+            if cut.unless is not None:
+                cut.row.setdefault(cut.unless)
 
     def _worth_keeping(
         self, write_in: dict[str, int], reductions: dict[Node, int], cuts: dict[int, _Cut]
@@ -322,9 +344,15 @@ class _Stager:
             visit(n)
         return tuple(found)
 
-    def _position(self, n: Node, domain: str) -> int:
-        """The first pass of a domain in which a value can be computed."""
-        return len(_ORDER) * self.level(n) + _ORDER.index("element" if domain == "scalar" else domain)
+    def _position(self, n: Node, domain: str, least: int = 0) -> int:
+        """The first pass of a domain, from some level on, in which a value can be computed.
+
+        No column comes between a pass and one that follows it for `rough` sums.
+        """
+        level = max(self.level(n), least)
+        if domain == "columns" and level:
+            level = max(level, self._columns_from)
+        return len(_ORDER) * level + _ORDER.index("element" if domain == "scalar" else domain)
 
     def _cut(self, at: int, write_in: dict[str, int], reductions: dict[Node, int]) -> _Cut:
         """What the pass at a position computes, given where each operand is written."""
@@ -401,3 +429,4 @@ class _Cut:
         self.results: set[Node] = set()
         self.old: set[str] = set()
         self.seen: dict[Node, None] = {}
+        self.unless: Node | None = None

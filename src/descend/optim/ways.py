@@ -101,15 +101,17 @@ class Way:
 
         Half precision rounds a state that is written and read again, and not a temporary.
         """
-        if not self.program.rule.reduces or any(dtype in HALF for dtype in self.kernel or ()):
-            return self.program
         rule = self.program.rule
+        if not rule.reduces:
+            return self.program
         past = stage(rule, "past")
-        if past.temporaries == self.program.temporaries:
+        if [one.body for one in past.passes] == [one.body for one in self.program.passes]:
+            return self.program
+        if past.kept != self.program.kept and any(dtype in HALF for dtype in self.kernel or ()):
             return self.program
         each = sum(m.param.numel() * m.param.element_size() for m in members)
         taken = each * sum(domain == "element" for domain in past.domains.values())
-        spared = each * sum(past.domains[word] == "element" for word in past.temporaries)
+        spared = each * len(past.kept)
         if taken <= CACHED:
             return stage(rule, "cached")
         return past if taken > UNCACHED and spared <= SPARE else self.program

@@ -190,9 +190,23 @@ class Driver:
             out.do(f"store double {start_of(n)}, ptr {out.at('double', '%out', k)}")
         touched = [*one.operands.values(), *map(one.vector, one.sums.rows)]
         bases = {x.symbol: self._base(out, x, tensor) for x in touched}
+        unless = one.one.unless
+        if unless is not None:
+            holds = out.load("double", "%q", one.one.scalars.late.index(unless), "nobody wants the sums")
+            out.when(out.emit(f"fcmp oeq double {holds}, 0.0"), "wanted", "unwanted")
+        self._sweep(out, one, bases, entry)
+        if unless is not None:
+            out.label("unwanted")
+        if self._finishes(one):
+            out.do(f"call void @finish{one.number}(ptr %ctx, ptr %entry)")
+        head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"
+        return "\n".join([head, *out.lines, "  ret void", "}"])
+
+    def _sweep(self, out: Lines, one: Renderer, bases: dict[str, str], entry: dict[str, str]) -> None:
+        """The pass over a chunk."""
         offset, length = entry["offset"], entry["length"]
         if self.program.is_matrix(one.number):
-            columns = self._extent(out, "columns", tensor)
+            columns = self._extent(out, "columns", entry["tensor"])
             self._begin_strips(out, one, bases, columns, entry["strip"])
             if one.sums.by_eights:
                 with out.each("few", length, step=EIGHT) as few:
@@ -207,12 +221,8 @@ class Driver:
         else:
             one.call(out, bases, offset, length, offset, offset)
         if one.past and is_x86():
-            declared["fence"] = "declare void @llvm.x86.sse.sfence()"
+            out.declared["fence"] = "declare void @llvm.x86.sse.sfence()"
             out.do("call void @llvm.x86.sse.sfence()")
-        if self._finishes(one):
-            out.do(f"call void @finish{one.number}(ptr %ctx, ptr %entry)")
-        head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"
-        return "\n".join([head, *out.lines, "  ret void", "}"])
 
     def _begin_strips(
         self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, strip: str
@@ -242,9 +252,11 @@ class Driver:
         """Add up what so many rows have left in float32."""
         given = [f"i64 {columns}", f"i64 {count}"]
         for k, n in one.sums.by_eights.items():
-            operand = one.operands[n]
-            at = out.at(STORAGE[operand.dtype], bases[operand.symbol], out.place(first, columns, 0))
-            given += [f"ptr {bases[f'%strip{k}']}", f"ptr {bases[f'%part{k}']}", f"ptr {at}"]
+            given += [f"ptr {bases[f'%strip{k}']}", f"ptr {bases[f'%part{k}']}"]
+            if one.sums.columns[k] not in one.one.rough:
+                operand = one.operands[n]
+                at = out.at(STORAGE[operand.dtype], bases[operand.symbol], out.place(first, columns, 0))
+                given.append(f"ptr {at}")
         out.do(f"call void @eights{one.number}({', '.join(given)})")
 
     def _base(self, out: Lines, operand: Operand, tensor: str) -> str:

@@ -97,8 +97,7 @@ class Renderer:
         """The temporaries that the pass writes past the cache: whole lines of it, which rows need not be."""
         if not self.program.past or self.program.is_matrix(self.number):
             return []
-        element = [word for word in self.one.written if self.program.domains[word] == "element"]
-        return [word for word in element if word in self.program.temporaries]
+        return [word for word in self.one.written if word in self.program.kept]
 
     @cached_property
     def sums(self) -> Sums:

@@ -61,12 +61,13 @@ class Sums:
     def by_eights(self) -> dict[int, Node]:
         """The sums by column of squares that float32 adds over a few rows: their place, what is squared.
 
-        Only of what stays, for it is read again where float32 could lose something.
+        Only of what stays, for it is read again where float32 could lose something; and for rough sums.
         """
         if self.lanes.precision != "float32":
             return {}
         squares = {k: self._factors(n) for k, n in enumerate(self.columns) if not _is_largest(n)}
-        return {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1] and x[0] in self.stays}
+        alike = {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1]}
+        return {k: x for k, x in alike.items() if x in self.stays or self.columns[k] in self.one.rough}
 
     @property
     def _lanewise(self) -> list[Node]:
@@ -133,15 +134,19 @@ class Sums:
         signature = "i64 %columns, i64 %rows"
         for k, x in self.by_eights.items():
             n = self.columns[k]
-            signature += f", ptr %strip{k}, ptr %part{k}, ptr %rows{k}"
+            rough = n in self.one.rough
+            signature += f", ptr %strip{k}, ptr %part{k}" + ("" if rough else f", ptr %rows{k}")
             with out.each(f"vector{k}", whole, step=lanes.width) as i:
                 strip, part = out.at("double", f"%strip{k}", i), out.at("float", f"%part{k}", i)
                 few = lanes.load(out, part, "float32", None)
                 lanes.put(out, lanes.constant(0), part, "float32", None)
-                out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
+                if not rough:
+                    out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
                 before = sums.load(out, strip, "float64", None)
                 after = sums.operation(out, "add", [before, lanes.widen(out, few)], text(n))
                 sums.put(out, after, strip, "float64", None)
+                if rough:
+                    continue
                 out.do(f"br label %added{k}")
                 out.lines.append(f"other{k}:")
                 with out.each(f"row{k}", "%rows") as row:

@@ -1,0 +1,135 @@
+"""Sums of squares by column first, where the squares are of a product whose factors go by row and by column.
+
+Of x = e * a * b, with a number a of every row and b of every column, the mean of x**2 is that of
+mean((e * a)**2, "columns") * b**2. Where b waits for sums over all rows, the mean of x**2 takes a pass over
+memory of its own; the inner mean, where a waits for its own row alone, is taken while that row is in the
+cache.
+
+The two are equal as long as nothing is infinite or lost and, where x is e * min(a * b, k), as a * b nowhere
+reaches k. Numbers say whether that is so; where it is not, the mean is taken as it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from .nodes import Node, const, is_reduction, node, scope, walk
+
+ONE = const(1)
+
+LARGEST = 1e300
+"""The largest mean that is believed: others are infinite, or not numbers."""
+
+LOST = 1e-30
+"""A square that a float32 may lose, far above the smallest that it keeps."""
+
+Domain = Callable[[Node], str]
+Parts = dict[str, Node]
+
+
+@dataclass(frozen=True)
+class Separated:
+    """New values in which such a mean is behind a condition.
+
+    `unless` names for each mean as it was written the condition under which nobody wants it; `rough` the sums
+    by column, in which tiny squares may get lost.
+    """
+
+    outputs: dict[str, Node]
+    unless: dict[Node, Node] = field(default_factory=dict)
+    rough: frozenset[Node] = frozenset()
+
+
+def separated(outputs: Mapping[str, Node], domain: Domain) -> Separated:
+    """The new values of a rule with every such mean or sum taken by column first.
+
+    `domain` says what a node is one number of, as a `Rewriter` does.
+    """
+    unless: dict[Node, Node] = {}
+    rough: set[Node] = set()
+    done: dict[Node, Node] = {}
+    for n in walk(outputs.values()):
+        done[n] = Node(n.op, tuple(done[a] for a in n.args), n.value) if n.args else n
+        found = _by_column(n, domain) if n.op in ("mean_tensor", "sum_tensor") else None
+        if found is not None:
+            inner, usable, value = found
+            unless[n] = usable
+            rough.add(inner)
+            done[n] = node("where", usable, value, n)
+    return Separated({word: done[n] for word, n in outputs.items()}, unless, frozenset(rough))
+
+
+def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
+    """The inner mean, whether it may be used, and what it comes to."""
+    squared = _root(mean.args[0])
+    if squared is None:
+        return None
+    bounds: list[tuple[Parts, Node]] = []
+    parts = _split(squared, domain, bounds)
+    if not {"element", "rows", "columns"} <= parts.keys() <= {"element", "rows", "columns", "scalar"}:
+        return None
+    e, a, b, s = (parts.get(part, ONE) for part in ("element", "rows", "columns", "scalar"))
+    waits = {scope(n) for n in _reductions(a)}, {scope(n) for n in _reductions(b)}
+    if any(_reductions(e)) or waits[0] != {"rows"} or "columns" not in waits[1]:
+        return None
+    over = mean.op.removesuffix("tensor")
+    inner = node(f"{over}columns", _square(node("mul", e, a)))
+    total = node(f"{over}tensor", node("mul", inner, _square(b)))
+    lost = node("mul", const(LOST), _square(_largest(b)))
+    excesses = [node("sub", total, const(LARGEST)), node("sub", lost, total)]
+    for bounded, limit in bounds:
+        most = node("abs", bounded.get("scalar", ONE))
+        for part in sorted(bounded.keys() - {"scalar"}):
+            most = node("mul", most, _largest(bounded[part]))
+        excesses.append(node("sub", most, limit))
+    excess = excesses.pop()
+    for other in excesses:
+        excess = node("maximum", other, excess)
+    return inner, node("le", excess, const(0)), node("mul", total, _square(s))
+
+
+def _root(n: Node) -> Node | None:
+    """What is squared."""
+    if n.op == "pow" and n.args[1] == const(2):
+        return n.args[0]
+    return n.args[0] if n.op == "mul" and n.args[0] == n.args[1] else None
+
+
+def _split(n: Node, domain: Domain, bounds: list[tuple[Parts, Node]]) -> Parts:
+    """A product sorted by what its factors differ by; `bounds` are noted, as if they were never reached."""
+    if n.op == "neg":
+        return _split(node("mul", const(-1), n.args[0]), domain, bounds)
+    if n.op in ("mul", "div") and domain(n) != "scalar":
+        parts, other = (_split(x, domain, bounds) for x in n.args)
+        for part, factor in other.items():
+            own = parts.get(part)
+            parts[part] = factor if own is None and n.op == "mul" else node(n.op, own or ONE, factor)
+        return parts
+    if n.op == "sqrt" and domain(n) != "scalar":
+        return {part: node("sqrt", x) for part, x in _split(n.args[0], domain, bounds).items()}
+    if n.op == "minimum" and domain(n) == "element":
+        for inner, limit in (n.args, n.args[::-1]):
+            if domain(limit) == "scalar":
+                parts = _split(inner, domain, bounds)
+                if "element" not in parts:
+                    bounds.append((dict(parts), limit))
+                    return parts
+    return {domain(n): n}
+
+
+def _reductions(n: Node) -> Iterator[Node]:
+    """The sums in an expression, but those within others."""
+    if is_reduction(n):
+        yield n
+    else:
+        for a in n.args:
+            yield from _reductions(a)
+
+
+def _square(n: Node) -> Node:
+    return node("pow", n, const(2))
+
+
+def _largest(n: Node) -> Node:
+    return node("max_tensor", node("abs", n))
