@@ -25,7 +25,7 @@ BATCH = 1 << 24
 CACHED = 24 << 20
 """Bytes of all operands, at most, that a step is taken to find in the cache where the last one left them."""
 
-UNCACHED = 128 << 20
+UNCACHED = 96 << 20
 """Bytes of all operands beyond which a step finds next to none of them there."""
 
 SPARE = 1 << 30
