@@ -15,12 +15,16 @@ ADAFACTOR = rules.get("adafactor")
 SHAPES = ((130, 700), (64, 64), (1, 40), (40, 1), (513, 33), (0, 4), (3, 0))
 
 
-@pytest.fixture(params=["least", "past"])
+@pytest.fixture(params=["least", "cached", "past"])
 def keep(request, monkeypatch):
-    """Take tensors of any size for such as lie in memory, or for such as lie between it and the cache."""
-    monkeypatch.setattr(ways, "CACHED", 0)
-    monkeypatch.setattr(ways, "UNCACHED", 0 if request.param == "past" else 1 << 60)
+    """Take tensors of any size for such as lie in the cache, in memory, or between."""
+    stages_as(request.param, monkeypatch)
     return request.param
+
+
+def stages_as(keep, monkeypatch):
+    monkeypatch.setattr(ways, "CACHED", 1 << 60 if keep == "cached" else 0)
+    monkeypatch.setattr(ways, "UNCACHED", 0 if keep == "past" else 1 << 60)
 
 
 def parameters(shapes=SHAPES, scale=1.0, seed=0):
@@ -45,9 +49,8 @@ def stepped(rule, params, steps=3, **options):
 def both(monkeypatch, rule, change=lambda params: None, **options):
     """With and without means by column."""
     found = []
-    for uncached in (1 << 60, 0):
-        monkeypatch.setattr(ways, "CACHED", 0)
-        monkeypatch.setattr(ways, "UNCACHED", uncached)
+    for keep in ("least", "past"):
+        stages_as(keep, monkeypatch)
         params = parameters(**options)
         change(params)
         found.append(stepped(rule, params))
@@ -110,6 +113,27 @@ def test_where_it_may_not_be_the_mean_is_taken_as_it_is_written(change, monkeypa
     assert sum_of(plan)[1] == 0
     assert torch.equal(least[0].nan_to_num(), past[0].nan_to_num())
     assert torch.allclose(least[1], past[1], rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [None, zero_row, zero_column, tiny, tiny_column, *map(unusual, (float("inf"), float("nan"), 1e30))],
+    ids=["usual", "row", "column", "tiny", "tiny column", "inf", "nan", "large"],
+)
+def test_a_bound_that_nothing_reaches_may_be_left_out_to_the_same_bits(change, monkeypatch):
+    found = []
+    for keep in ("least", "cached"):
+        stages_as(keep, monkeypatch)
+        params = parameters(((130, 700), (70, 33)))
+        if change is not None:
+            change(params)
+        new, plan = stepped(ADAFACTOR, params)
+        found.append(new)
+        conditions = [n for n in plan.program.passes[-1].scalars.row if n.op == "le"]
+        assert len(conditions) == (keep == "cached")
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a.isnan(), b.isnan())
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def test_it_follows_torch(keep):

@@ -1,4 +1,4 @@
-"""Sums of squares by column first, where the squares are of a product whose factors go by row and by column.
+"""What is saved where the factors of a product go by row and by column: a pass over memory, and bounds.
 
 Of x = e * a * b, with a number a of every row and b of every column, the mean of x**2 is that of
 mean((e * a)**2, "columns") * b**2. Where b waits for sums over all rows, the mean of x**2 takes a pass over
@@ -6,7 +6,8 @@ memory of its own; the inner mean, where a waits for its own row alone, is taken
 cache.
 
 The two are equal as long as nothing is infinite or lost and, where x is e * min(a * b, k), as a * b nowhere
-reaches k. Numbers say whether that is so; where it is not, the mean is taken as it is written.
+reaches k. Numbers say whether that is so; where it is not, the mean is taken as it is written. Likewise the
+bound itself is left out where the largest a and the largest b do not reach it together.
 """
 
 from __future__ import annotations
@@ -60,6 +61,31 @@ def separated(outputs: Mapping[str, Node], domain: Domain) -> Separated:
     return Separated({word: done[n] for word, n in outputs.items()}, unless, frozenset(rough))
 
 
+def unbounded(found: Separated, domain: Domain) -> dict[str, Node]:
+    """The new values of a rule with bounds on products by row and by column only where they can be reached.
+
+    Means as they were written keep theirs, which are reached where those are wanted.
+    """
+    done: dict[Node, Node] = {}
+    for n in walk(found.outputs.values()):
+        as_it_is = not n.args or n in found.unless
+        done[n] = n if as_it_is else Node(n.op, tuple(done[a] for a in n.args), n.value)
+        bounds: list[tuple[Parts, Node]] = []
+        if n.op == "minimum" and domain(n) == "element" and "element" not in _split(n, domain, bounds):
+            parts, limit = bounds[-1]
+            product = next(done[a] for a in n.args if a != limit)
+            done[n] = node("where", node("le", _most(parts), limit), product, done[n])
+    return {word: done[n] for word, n in found.outputs.items()}
+
+
+def _most(parts: Parts) -> Node:
+    """What the product of such factors comes to at most."""
+    most = node("abs", parts.get("scalar", ONE))
+    for part in sorted(parts.keys() - {"scalar"}):
+        most = node("mul", most, _largest(parts[part]))
+    return most
+
+
 def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
     """The inner mean, whether it may be used, and what it comes to."""
     squared = _root(mean.args[0])
@@ -78,11 +104,7 @@ def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
     total = node(f"{over}tensor", node("mul", inner, _square(b)))
     lost = node("mul", const(LOST), _square(_largest(b)))
     excesses = [node("sub", total, const(LARGEST)), node("sub", lost, total)]
-    for bounded, limit in bounds:
-        most = node("abs", bounded.get("scalar", ONE))
-        for part in sorted(bounded.keys() - {"scalar"}):
-            most = node("mul", most, _largest(bounded[part]))
-        excesses.append(node("sub", most, limit))
+    excesses += [node("sub", _most(bounded), limit) for bounded, limit in bounds]
     excess = excesses.pop()
     for other in excesses:
         excess = node("maximum", other, excess)

@@ -24,7 +24,7 @@ from .program import Pass, Program
 from .rewrite import Rewriter, ShapeError
 from .rule import Rule
 from .scalars import ScalarProgram
-from .separate import Separated, separated
+from .separate import Separated, separated, unbounded
 
 Keep = Literal["least", "cached", "past"]
 """What goes from one pass to the next in temporaries: what saves memory traffic, or also what saves a root or
@@ -84,9 +84,11 @@ class _Stager:
         self.domains |= {s.name: s.shape for s in rule.states if not s.scalar}
         self.outputs = by_passes(rule.outputs, copied)
         self.separated = Separated(self.outputs)
+        domain = Rewriter(self.domains).domain
         if keep == "past":
-            self.separated = separated(self.outputs, Rewriter(self.domains).domain)
-            self.outputs = self.separated.outputs
+            self.separated = separated(self.outputs, domain)
+        if keep != "least":
+            self.outputs = unbounded(self.separated, domain)
         whole = [*self.outputs.values()] if rule.reduces else []
         whole += [n.args[3] for n in whole if n.op == "every"]
         several = shared(self.outputs.values())
