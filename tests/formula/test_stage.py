@@ -59,6 +59,28 @@ def test_a_factor_of_a_sum_joins_the_factors_of_its_terms_unless_the_sum_is_want
     assert written(stage(rule_of(one_bare)))["p"] == f"where(s0 * ({bare} * g) <= 0, p, fma(s1, {bare}, p))"
 
 
+def test_a_product_that_several_want_is_spread_once():
+    def kept(p, g, m, lr=0.1, wd=0.5):
+        m = 2 * (3 * exp(g) + wd * p)
+        u = lr * m
+        p = where(u * g <= 0, p, p - u)
+        return p, m
+
+    m = "fma(s1, exp(g), s2 * p)"
+    assert written(stage(rule_of(kept)))["m"] == m
+    assert f"where(s0 * ({m} * g) <= 0" in written(stage(rule_of(kept)))["p"]
+
+
+def test_a_weighted_mean_is_one_though_its_end_is_a_sum_that_others_want():
+    def averaged(p, g, m, lr=0.1, b=0.9, wd=0.5):
+        d = (1 - b) * (2 * g + wd * p)
+        m = b * m + d
+        p = p - lr * exp(m + d)
+        return p, m
+
+    assert "where(" in written(stage(rule_of(averaged)))["m"]
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_a_weighted_mean_is_exact_at_both_ends(beta):
     def mean(p, g, b=0.5):

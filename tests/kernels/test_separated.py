@@ -294,3 +294,61 @@ def test_a_norm_by_column_first_and_a_bound_of_two_factors(keep):
         assert torch.allclose(new.double(), p - 0.1 * x / x.norm(), rtol=1e-6, atol=1e-6)
         if keep == "past":
             assert (sum_of(plan)[0] != 0) == reached
+
+
+def trust(p, u):
+    u = u * norm(p) / norm(u)
+    return u
+
+
+def mirrored(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
+    r = 0.5 * r + mean(g**2, "rows")
+    c = 0.5 * c + mean(g**2, "columns")
+    x = g / (sqrt(r) * sqrt(c / mean(c)))
+    p = p - lr * x / norm(x)
+    return p, r, c
+
+
+def late_columns(p, g, r=State(shape="rows"), c=State(shape="columns"), q=State(shape="columns"), lr=0.1):
+    r = 0.5 * r + mean(g**2, "rows")
+    c = 0.5 * c + mean(g**2, "columns")
+    q = 0.5 * q + c * mean(c)
+    x = g / sqrt(r) / sqrt(c)
+    p = p - lr * x / norm(x) * mean(q)
+    return p, r, c, q
+
+
+def one_in_the_other(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
+    r = 0.5 * r + mean(g**2, "rows")
+    c = 0.5 * c + mean(g**2, "columns")
+    x = g / sqrt(r) / sqrt(c)
+    u = x / maximum(1, sqrt(mean(x**2)) / 0.1)
+    p = p - lr * norm(p) / norm(u) * u
+    return p, r, c
+
+
+def growing(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
+    r = mean(g**2, "rows") + 0 * r
+    c = mean(g**2, "columns") + 0 * c
+    x = g / sqrt(r) * c
+    p = p - lr * x / norm(x)
+    return p, r, c
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-11])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        chain(in_dialect(ADAFACTOR, "keras"), rule_of(trust)),
+        *map(rule_of, (mirrored, late_columns, one_in_the_other, growing)),
+    ],
+    ids=lambda rule: rule.name,
+)
+def test_what_hangs_on_such_a_mean_or_on_the_columns_waits_for_it(rule, scale, keep, monkeypatch):
+    new, _ = stepped(rule, parameters(((70, 300), (64, 33)), scale))
+    stages_as("least", monkeypatch)
+    least, _ = stepped(rule, parameters(((70, 300), (64, 33)), scale))
+    start = parameters(((70, 300), (64, 33)), scale)
+    for a, b, p in zip(new, least, start, strict=True):
+        assert (a - b).norm() <= 1e-5 * (b - p.detach()).norm()
+        assert scale < 1 or (b - p.detach()).norm() > 0

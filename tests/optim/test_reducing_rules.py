@@ -9,9 +9,10 @@ import descend
 from descend import rules
 from descend.formula import State, chain, stage
 from descend.formula.vocabulary import global_norm, global_sum, maximum, mean, minimum, norm, sqrt
+from descend.kernels.cpu import render
 from descend.kernels.cpu.compiler import is_x86
 from descend.kernels.cpu.driver import Driver
-from descend.modifiers import clip_global_norm
+from descend.modifiers import agc, clip_global_norm
 from descend.optim import ways
 
 
@@ -105,6 +106,37 @@ def test_temporaries_that_are_written_past_the_cache_begin_a_line_wherever_param
         assert plan.program.past
         found.append(p.detach())
     assert all(torch.equal(found[0], x) for x in found)
+
+
+def test_rows_keep_nothing_for_what_would_go_past_the_cache(monkeypatch):
+    monkeypatch.setattr(ways, "CACHED", 0)
+    monkeypatch.setattr(ways, "UNCACHED", 0)
+    for rule, past in (("lamb", True), (chain(agc, rules.get("lamb")), False)):
+        params = parameters(((30, 40),), torch.float32)
+        optimizer = descend.optimizer(rule)(params)
+        gradients(params, 0)
+        optimizer.step()
+        (plan,) = optimizer._staged
+        assert plan.program.past == past
+
+
+def test_what_goes_past_the_cache_is_not_fetched(monkeypatch):
+    monkeypatch.setattr(render, "prefetches_far", lambda: False)
+    program = stage(rules.get("lamb"), "past")
+    text = Driver(program, ("float32",) * len(program.operands), 16).module()
+    (kept,) = program.kept
+    lines = text.split("define internal void @either0")[1].split("define internal")[0].splitlines()
+    ahead = {line.split(", ptr ")[1].split(",")[0] for line in lines if "getelementptr i8," in line}
+    places = {word: at(lines, word) for word in program.operands}
+    assert places["p"] & ahead
+    assert places["m"] & ahead
+    assert places[kept]
+    assert not places[kept] & ahead
+
+
+def at(lines, word):
+    """The names of the addresses of an operand's elements."""
+    return {line.split(" = ")[0].strip() for line in lines if f"ptr %of.{word}, i64" in line}
 
 
 def test_past_the_cache_go_temporaries_alone_and_a_fence_follows():

@@ -56,7 +56,7 @@ class Program:
     sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
     author's where they survive. `routines` are what is done with whole matrices before each pass, and after
     the last one; `temporaries` the operands that live only during a step, as arguments and results of those;
-    `past` says that they are so large that they go past the cache.
+    `past` says that whole ones with a number for every element go past the cache.
     """
 
     rule: Rule

@@ -145,7 +145,22 @@ class Rewriter:
         return node(n.op, *(self(a) for a in n.args))
 
     def _factors(self, n: Node, inside: bool = False) -> tuple[Node, Node | None]:
-        """A product as (scalar factor, element factor); the element factor of a scalar is None."""
+        """A product as (scalar factor, element factor); the element factor of a scalar is None.
+
+        A product that several want and that spreads over a sum stays one for all of them.
+        """
+        scalar, element = self._collected(n, inside)
+        if (
+            not inside
+            and n in self.shared
+            and element is not None
+            and self._spread(scalar, element)[0] != scalar
+        ):
+            return ONE, self(n)
+        return scalar, element
+
+    def _collected(self, n: Node, inside: bool = False) -> tuple[Node, Node | None]:
+        """The factors as they stand."""
         if not self.is_element(n):
             return n, None
         if n in self.whole and not inside:
@@ -202,12 +217,13 @@ class Rewriter:
 
     def _sum(self, n: Node) -> Node:
         n = self._changes_first(n)
-        (s, x), (r, y) = (self._spread_factors(a) if a in self.shared else self._factors(a) for a in n.args)
+        (s, x), (r, y) = map(self._collected, n.args)
         if n.op == "add" and x is not None and y is not None:
             for (keep, start), (share, end) in (((s, x), (r, y)), ((r, y), (s, x))):
                 rest = _divided(share, node("sub", ONE, keep))
                 if rest is not None:
                     return self._mean(start, self._product(rest, end), node("sub", ONE, keep))
+        (s, x), (r, y) = map(self._factors, n.args)
         if n.op == "sub":
             r = _negative(r)
         left, right = (s, x), (r, y)

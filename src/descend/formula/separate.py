@@ -22,8 +22,8 @@ ONE = const(1)
 LARGEST = 1e300
 """The largest mean that is believed: others are infinite, or not numbers."""
 
-LOST = 1e-30
-"""A square that a float32 may lose, far above the smallest that it keeps."""
+LOST = 1e-20
+"""A square far above the smallest that a float32 keeps, and above the sum of all that it may lose."""
 
 Domain = Callable[[Node], str]
 Parts = dict[str, Node]
@@ -43,22 +43,23 @@ class Separated:
 
 
 def separated(outputs: Mapping[str, Node], domain: Domain) -> Separated:
-    """The new values of a rule with every such mean or sum taken by column first.
+    """The new values of a rule with such a mean or sum taken by column first, where it has one.
 
-    `domain` says what a node is one number of, as a `Rewriter` does.
+    (Of several each would take a pass of its own by column, and one may hang on another.) `domain` says what
+    a node is one number of, as a `Rewriter` does.
     """
-    unless: dict[Node, Node] = {}
-    rough: set[Node] = set()
+    means = [n for n in walk(outputs.values()) if n.op in ("mean_tensor", "sum_tensor")]
+    found = {n: parts for n in means if (parts := _by_column(n, domain)) is not None}
+    if len(found) != 1:
+        return Separated(dict(outputs))
+    ((mean, (inner, usable, value)),) = found.items()
     done: dict[Node, Node] = {}
     for n in walk(outputs.values()):
         done[n] = Node(n.op, tuple(done[a] for a in n.args), n.value) if n.args else n
-        found = _by_column(n, domain) if n.op in ("mean_tensor", "sum_tensor") else None
-        if found is not None:
-            inner, usable, value = found
-            unless[n] = usable
-            rough.add(inner)
+        if n == mean:
             done[n] = node("where", usable, value, n)
-    return Separated({word: done[n] for word, n in outputs.items()}, unless, frozenset(rough))
+    new = {word: done[n] for word, n in outputs.items()}
+    return Separated(new, {mean: usable}, frozenset([inner]))
 
 
 def unbounded(found: Separated, domain: Domain) -> dict[str, Node]:
@@ -101,9 +102,13 @@ def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
         return None
     over = mean.op.removesuffix("tensor")
     inner = node(f"{over}columns", _square(node("mul", e, a)))
+    if any("columns" in (scope(n), domain(n.args[0])) for n in walk(inner.args) if is_reduction(n)):
+        return None
     total = node(f"{over}tensor", node("mul", inner, _square(b)))
     lost = node("mul", const(LOST), _square(_largest(b)))
+    smallest = node("max_tensor", node("neg", node("abs", b)))
     excesses = [node("sub", total, const(LARGEST)), node("sub", lost, total)]
+    excesses.append(node("sub", const(LOST), _square(smallest)))
     excesses += [node("sub", _most(bounded), limit) for bounded, limit in bounds]
     excess = excesses.pop()
     for other in excesses:

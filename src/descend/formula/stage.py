@@ -27,15 +27,16 @@ from .scalars import ScalarProgram
 from .separate import Separated, separated, unbounded
 
 Keep = Literal["least", "cached", "past"]
-"""What goes from one pass to the next in temporaries: what saves memory traffic, or also what saves a root or
-division, where memory is to spare and temporaries lie in the cache or are written past it."""
+"""Where tensors lie, and so what goes from one pass to the next in temporaries: what saves memory traffic, or
+also what saves a root or a division, as temporaries lie in the cache or are written past it. What is far
+larger than the cache is read as seldom as can be too (`separate`)."""
 
 
 @cache
 def stage(rule: Rule, keep: Keep = "least") -> Program:
     """Sort the expressions of a rule into passes over the elements and the scalars between them.
 
-    Whatever `keep` says, the numbers are the same.
+    Whatever `keep` says, the numbers are the same, but for the order in which they are added up.
 
     Raises FormulaError where the formula cannot be read.
     """
@@ -107,7 +108,9 @@ class _Stager:
             self.new |= {word: self.rewrite(n) for word, n in written.items()}
         self.domains |= self.matrices.temporaries
         self._levels: dict[Node, int] = {}
+        self._columns_from = 0
         self._columns_from = max(map(self.level, self.separated.rough), default=0)
+        self._levels.clear()
 
     def _check(self, word: str, n: Node) -> None:
         """Refuse a new value that has more numbers than what it is the value of."""
@@ -132,6 +135,8 @@ class _Stager:
         """How many reductions and matrix words, one after the other, a value needs."""
         if n not in self._levels:
             below = max((self.level(a) for a in n.args), default=0)
+            if below and is_reduction(n) and self.rewrite.domain(n.args[0]) == "columns":
+                below = max(below, self._columns_from)
             self._levels[n] = below + 1 if is_reduction(n) or n in self.matrices.steps else below
         return self._levels[n]
 
@@ -349,7 +354,7 @@ class _Stager:
     def _position(self, n: Node, domain: str, least: int = 0) -> int:
         """The first pass of a domain, from some level on, in which a value can be computed.
 
-        No column comes between a pass and one that follows it for `rough` sums.
+        What is computed by column comes after `rough` sums, so that those follow the sums of their rows.
         """
         level = max(self.level(n), least)
         if domain == "columns" and level:

@@ -102,19 +102,22 @@ class Way:
         Half precision rounds a state that is written and read again, and not a temporary.
         """
         rule = self.program.rule
-        if not rule.reduces:
-            return self.program
-        past = stage(rule, "past")
-        if [one.body for one in past.passes] == [one.body for one in self.program.passes]:
-            return self.program
-        if past.kept != self.program.kept and any(dtype in HALF for dtype in self.kernel or ()):
-            return self.program
         each = sum(m.param.numel() * m.param.element_size() for m in members)
-        taken = each * sum(domain == "element" for domain in past.domains.values())
-        spared = each * len(past.kept)
-        if taken <= CACHED:
-            return stage(rule, "cached")
-        return past if taken > UNCACHED and spared <= SPARE else self.program
+        taken = each * sum(domain == "element" for domain in self.program.domains.values())
+        if not rule.reduces or CACHED < taken <= UNCACHED:
+            return self.program
+        found = stage(rule, "cached" if taken <= CACHED else "past")
+        if [one.body for one in found.passes] == [one.body for one in self.program.passes]:
+            return self.program
+        if found.kept != self.program.kept and any(dtype in HALF for dtype in self.kernel or ()):
+            return self.program
+        # rows do not begin with a line of the cache, so nothing goes past it
+        by_row = any(
+            found.is_matrix(k) and {*one.written} & {*found.kept} for k, one in enumerate(found.passes)
+        )
+        if found.past and (by_row or each * len(found.kept) > SPARE):
+            return self.program
+        return found
 
 
 def _with(values: Values, shape: tuple[float, ...]) -> Values:

@@ -251,8 +251,9 @@ class Renderer:
                 continue
             at = f"ptr {operand.symbol}, i64 {index}"
             pointers[n] = out.emit(f"getelementptr {STORAGE[operand.dtype]}, {at}")
-            # columns are few and stay in the cache
-            if mask is None and operand.domain != "columns" and not prefetches_far():
+            # columns are few and stay in the cache; what goes past it is not to be fetched
+            near = operand.domain == "columns" or (n.op == "name" and n.word in self.past)
+            if mask is None and not near and not prefetches_far():
                 lanes.fetch(out, pointers[n], AHEAD)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)

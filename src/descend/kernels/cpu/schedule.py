@@ -36,6 +36,9 @@ SHARES = 4
 LONG = 4
 """Chunks a thread from which a pass is long beside the wait for the last chunk of the one before."""
 
+FEWEST = 64
+"""Rows of a chunk, at least, where it leaves sums by column behind."""
+
 _BATCH = CHUNK // 2
 """Elements in a batch of small tensors, which one thread takes at once."""
 
@@ -92,12 +95,13 @@ class Schedule:
         columns = extents.get("columns", extents["element"])
         strips = strips_of(program)
         self.sums = self.scratch = 0
+        least = FEWEST if strips else 1
         strips_before = 0
         for number, one in enumerate(program.passes):
             follows = program.leaders[number] < number
             whole_rows = program.is_matrix(number) or follows
             counts = extents["rows" if whole_rows else one.domain]
-            each = np.maximum(64, CHUNK // np.maximum(columns, 1)) if whole_rows else CHUNK
+            each = np.maximum(least, CHUNK // np.maximum(columns, 1)) if whole_rows else CHUNK
             tensor, offset, length, piece, share = _cut(counts, each)
             kept = sum(scope(n) in ("tensor", "global") for n in one.reductions)
             place = self.sums + np.arange(len(tensor)) * kept
@@ -123,7 +127,8 @@ class Schedule:
         number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
         part, first = self._parts(numbers)[number].T
         leader = np.maximum(np.array(self.program.leaders)[number], first)
-        inner = leader - first
+        rank = np.searchsorted(np.unique(self.program.leaders), np.arange(len(self.program.passes)))
+        inner = rank[leader] - rank[first]
         chunks, last, whole = np.zeros((3, len(self.program.passes), self.n), np.int64)
         np.maximum.at(chunks, (part, tensor), share)
         np.maximum.at(last, (part, tensor), inner)
@@ -195,7 +200,7 @@ def _lanes(phase: Any, tensor: Any, piece: Any, work: Any, lanes: int) -> Any:
 
 
 def _batched(entries: Any, work: Any, cell: Any, lanes: int, together: Any) -> Order:
-    """Neighbours in a lane that are small `together` make a batch, or that one thread must take."""
+    """Neighbours in a lane that are small together make a batch, and so do those with one key `together`."""
     begins = (np.diff(together, prepend=together[:, :1] - 1) != 0).any(0)
     place = np.maximum.accumulate(np.where(begins, np.arange(len(work)), 0))
     before = (np.cumsum(work + 64) - work - 64)[place]

@@ -61,7 +61,7 @@ class Sums:
     def by_eights(self) -> dict[int, Node]:
         """The sums by column of squares that float32 adds over a few rows: their place, what is squared.
 
-        Only of what stays, for it is read again where float32 could lose something; and for rough sums.
+        Only of what stays, for it is read again where float32 could lose something; rough sums may lose it.
         """
         if self.lanes.precision != "float32":
             return {}
