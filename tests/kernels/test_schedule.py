@@ -140,7 +140,8 @@ def test_passes_that_need_the_sums_of_their_own_rows_alone_follow_chunk_by_chunk
         order = schedule.order(range(5), lanes)
         taken = set()
         for begin, end in zip(order.batches, order.batches[1:], strict=False):
-            keys = [tuple(row[[1, 6, 0]]) for row in order.entries[begin:end]]
+            found = [dict(zip(ENTRY, row, strict=True)) for row in order.entries[begin:end].tolist()]
+            keys = [(e["tensor"], e["piece"], e["number"]) for e in found]
             for k, (tensor, piece, number) in enumerate(keys):
                 taken.add((tensor, piece, number))
                 if number in (1, 2):

@@ -2,8 +2,8 @@
 
 `run(ctx)` takes batches of chunks, in the order of `schedule`, until none is left. A chunk of a later pass
 waits until the pass before is done with its tensor, or with all where that one sums over all. Whoever does a
-tensor's last chunk adds up the chunks' sums, in their order, and computes the tensor's scalars for the next
-pass. `between(ctx, k)` computes those alone, for steps that go through Python between the passes (`epoch` is
+tensor's last chunk adds up the chunks' sums, in their order (but `strips` in a tree), and computes the
+tensor's scalars for the next pass. `between(ctx, k)` computes those alone, for steps that go through Python between the passes (`epoch` is
 0 there, and nothing waits).
 """
 
@@ -12,14 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...formula.nodes import Node, scope
+from ...formula.nodes import scope
 from ...formula.program import Program
 from .compiler import is_x86
-from .emit import STORAGE, Lanes, Lines
+from .emit import Lines
 from .glue import ALONE, FIELDS, Records, field
 from .render import Operand, Renderer
 from .schedule import ENTRY, strips_of
-from .sums import EIGHT, start_of
+from .strips import Strips
+from .sums import EIGHT, add_up, divide, start_of
 from .waiting import waiting
 
 DOMAINS = ("element", "rows", "columns", "left", "right")
@@ -207,7 +208,8 @@ class Driver:
         offset, length = entry["offset"], entry["length"]
         if self.program.is_matrix(one.number):
             columns = self._extent(out, "columns", entry["tensor"])
-            self._begin_strips(out, one, bases, columns, entry["strip"])
+            strips = Strips(one, strips_of(self.program))
+            strips.begin(out, bases, columns, field(out, "scratch"), entry["strip"])
             if one.sums.by_eights:
                 with out.each("few", length, step=EIGHT) as few:
                     left = out.emit(f"sub i64 {length}, {few}")
@@ -215,7 +217,7 @@ class Driver:
                     count = out.emit(f"select i1 {less}, i64 {left}, i64 {EIGHT}")
                     first = out.emit(f"add i64 {offset}, {few}")
                     self._rows(out, one, bases, columns, first, count)
-                    self._add_eights(out, one, bases, columns, first, count)
+                    strips.add_eights(out, bases, columns, first, count)
             else:
                 self._rows(out, one, bases, columns, offset, length)
         else:
@@ -223,20 +225,6 @@ class Driver:
         if one.past and is_x86():
             out.declared["fence"] = "declare void @llvm.x86.sse.sfence()"
             out.do("call void @llvm.x86.sse.sfence()")
-
-    def _begin_strips(
-        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, strip: str
-    ) -> None:
-        """Sums by column of nothing, and where those of a few rows are kept in float32."""
-        strips = one.sums.columns
-        for k, n in enumerate(strips):
-            at = bases[f"%strip{k}"] = self._strip(out, strip, columns, k)
-            with out.each(f"blank{k}", columns) as i:
-                out.do(f"store double {start_of(n)}, ptr {out.at('double', at, i)}")
-        for k in one.sums.by_eights:
-            at = bases[f"%part{k}"] = self._strip(out, strip, columns, len(strips) + k)
-            with out.each(f"zero{k}", columns) as i:
-                out.do(f"store float 0.0, ptr {out.at('float', at, i)}")
 
     def _rows(
         self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, first: str, count: str
@@ -246,19 +234,6 @@ class Driver:
             row = out.emit(f"add i64 {first}, {r}")
             one.call(out, bases, out.place(row, columns, 0), columns, row, "0")
 
-    def _add_eights(
-        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, first: str, count: str
-    ) -> None:
-        """Add up what so many rows have left in float32."""
-        given = [f"i64 {columns}", f"i64 {count}"]
-        for k, n in one.sums.by_eights.items():
-            given += [f"ptr {bases[f'%strip{k}']}", f"ptr {bases[f'%part{k}']}"]
-            if one.sums.columns[k] not in one.one.rough:
-                operand = one.operands[n]
-                at = out.at(STORAGE[operand.dtype], bases[operand.symbol], out.place(first, columns, 0))
-                given.append(f"ptr {at}")
-        out.do(f"call void @eights{one.number}({', '.join(given)})")
-
     def _base(self, out: Lines, operand: Operand, tensor: str) -> str:
         width = len(self.program.operands if operand.table == "addresses" else self.program.vectors)
         return out.load("ptr", field(out, operand.table), out.place(tensor, width, operand.index))
@@ -266,9 +241,6 @@ class Driver:
     def _extent(self, out: Lines, domain: str, tensor: str) -> str:
         place = out.place(field(out, "tensors"), DOMAINS.index(domain), tensor)
         return out.load("i64", field(out, "extents"), place)
-
-    def _strip(self, out: Lines, strip: str, columns: str, k: int) -> str:
-        return out.at("double", field(out, "scratch"), out.place(columns, k, strip))
 
     def _flag(self, out: Lines, name: str, number: int, tensor: str) -> str:
         """Where it is noted how much of a pass is done: of one tensor, or of all where it sums over all."""
@@ -288,17 +260,21 @@ class Driver:
         out, number = Lines([], declared), one.number
         entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
         tensor, share = entry["tensor"], entry["share"]
-        out.when(out.emit(f"icmp eq i64 {share}, 1"), "alone", "several")
-        out.do("br label %last")
-        out.lines.append("several:")
-        place = out.place(field(out, "tensors"), number, tensor)
-        left = out.at("i64", field(out, "left"), place)
-        self._count(out, left, share)
-        out.label("last")
+        strips = Strips(one, strips_of(self.program))
+        if strips:
+            columns, rows = (self._extent(out, domain, tensor) for domain in ("columns", "rows"))
+            first = strips.join(out, entry, columns, field(out, "scratch"), field(out, "joins"))
+            for k, n in enumerate(one.sums.columns):
+                strips.deliver(out, k, self._base(out, one.vector(n), tensor), columns, rows, first)
+        else:
+            out.when(out.emit(f"icmp eq i64 {share}, 1"), "alone", "several")
+            out.do("br label %last")
+            out.lines.append("several:")
+            place = out.place(field(out, "tensors"), number, tensor)
+            self._count(out, out.at("i64", field(out, "left"), place), share)
+            out.label("last")
         if one.sums.tensor:
             self._join(out, one, entry)
-        for k, n in enumerate(one.sums.columns):
-            self._join_columns(out, one, entry, k, n)
         epoch = field(out, "epoch")
         out.when(out.emit(f"icmp ne i64 {epoch}, 0"), "settle", "end")
         after = self._after[number]
@@ -336,34 +312,10 @@ class Driver:
         first = out.at("double", field(out, "sums"), out.emit(f"sub i64 {entry['place']}, {before}"))
         with out.each("piece", entry["share"]) as piece:
             for j, (n, at) in enumerate(places.items()):
-                self._add(out, n, at, out.at("double", first, out.place(piece, width, j)))
+                add_up(out, n, at, out.at("double", first, out.place(piece, width, j)))
         for n, at in places.items():
             if n.op == "mean_tensor":
-                self._divide(out, at, self._extent(out, one.one.domain, entry["tensor"]))
-
-    def _join_columns(self, out: Lines, one: Renderer, entry: dict[str, str], k: int, n: Node) -> None:
-        """The strips of a tensor's chunks, in their order, into its sums by column."""
-        columns = self._extent(out, "columns", entry["tensor"])
-        into = self._base(out, one.vector(n), entry["tensor"])
-        with out.each(f"start{k}", columns) as i:
-            out.do(f"store double {start_of(n)}, ptr {out.at('double', into, i)}")
-        room = out.emit(f"mul i64 {columns}, {strips_of(self.program)}")
-        before = out.emit(f"mul i64 {entry['piece']}, {room}")
-        first = self._strip(out, out.emit(f"sub i64 {entry['strip']}, {before}"), columns, k)
-        with out.each(f"strip{k}", entry["share"]) as piece:
-            strip = out.at("double", first, out.place(piece, room, 0))
-            whole = out.emit(f"sdiv i64 {columns}, {self.width}")
-            with out.each(f"columns{k}", whole) as i:
-                place = out.emit(f"mul i64 {i}, {self.width}")
-                self._add(out, n, out.at("double", into, place), out.at("double", strip, place), self.width)
-            before = out.emit(f"mul i64 {whole}, {self.width}")
-            with out.each(f"column{k}", out.emit(f"sub i64 {columns}, {before}")) as i:
-                place = out.emit(f"add i64 {before}, {i}")
-                self._add(out, n, out.at("double", into, place), out.at("double", strip, place))
-        if n.op.startswith("mean"):
-            rows = self._extent(out, "rows", entry["tensor"])
-            with out.each(f"mean{k}", columns) as i:
-                self._divide(out, out.at("double", into, i), rows)
+                divide(out, at, self._extent(out, one.one.domain, entry["tensor"]))
 
     def _meet(self, out: Lines, one: Renderer) -> None:
         """The sums over all tensors, in their order."""
@@ -374,21 +326,11 @@ class Driver:
         with out.each("taker", field(out, "takers")) as k:
             record = self._record(out, out.load("i64", field(out, "taking"), k))
             for n, at in places.items():
-                self._add(out, n, at, out.at("double", record, self.records.sums[n]))
+                add_up(out, n, at, out.at("double", record, self.records.sums[n]))
         total = out.load("i64", field(out, "totals"), DOMAINS.index(one.one.domain))
         for n, at in places.items():
             if n.op.startswith("mean"):
-                self._divide(out, at, total)
-
-    def _add(self, out: Lines, n: Node, at: str, other: str, width: int = 1) -> None:
-        lanes = Lanes("float64", width)
-        given = [out.emit(f"load {lanes.vector}, ptr {place}, align 8") for place in (at, other)]
-        total = lanes.operation(out, "maximum" if n.op.startswith("max") else "add", given)
-        out.do(f"store {lanes.vector} {total}, ptr {at}, align 8")
-
-    def _divide(self, out: Lines, at: str, count: str) -> None:
-        total, number = out.load("double", at, 0), out.emit(f"uitofp i64 {count} to double")
-        out.do(f"store double {out.emit(f'fdiv double {total}, {number}')}, ptr {at}")
+                divide(out, at, total)
 
     def _between(self, steps: list[int]) -> str:
         """What stands before a pass, for every tensor that takes part."""

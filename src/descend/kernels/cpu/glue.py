@@ -28,6 +28,7 @@ FIELDS = (
     "scratch",
     "records",
     "all",
+    "joins",
     "left",
     "done",
     "tensors",
@@ -46,9 +47,10 @@ For every of the `phases`, and in it for every of the `lanes`, `next` is the bat
 Of every tensor: `addresses` of its operands, `lines` its row among `rows` (the first pass's scalars),
 `extents` its elements, rows and columns, `vectors` the addresses of its sums by row and column, `records` its
 other sums and what follows from them. `totals` are the extents and `all` the sums over all that take part,
-the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column; `left` counts
-the chunks that are done, `done` is `epoch` where all of a pass are; `rest` gives the processor away. `mode`
-says how the caller takes denormal numbers, for all threads to do alike.
+the `takers` named in `taking`. `sums` and `scratch` are the chunks' own sums, and by column, of which
+`joins` counts who comes to add them up; `left` counts the chunks that are done, `done` is `epoch` where all
+of a pass are; `rest` gives the processor away. `mode` says how the caller takes denormal numbers, for all
+threads to do alike.
 """
 
 ALONE = -1

@@ -42,10 +42,10 @@ FEWEST = 64
 _BATCH = CHUNK // 2
 """Elements in a batch of small tensors, which one thread takes at once."""
 
-ENTRY = ("number", "tensor", "offset", "length", "place", "strip", "piece", "share")
+ENTRY = ("number", "tensor", "offset", "length", "place", "strip", "join", "piece", "share")
 """A chunk: of which pass and tensor, from which element (or row of a matrix), how many; where its own sums
-and strips of column sums are kept; which of the tensor's chunks it is, of how many."""
-
+and strips of column sums are kept, and where it is counted who has come to join those; which of the tensor's
+chunks it is, of how many."""
 
 ORDER = ("phases", "lanes", "next", "starts", "ends", "batches", "entries")
 """How many phases and lanes there are, and where the buffers of an order lie."""
@@ -94,7 +94,7 @@ class Schedule:
         self._work: list[Any] = []
         columns = extents.get("columns", extents["element"])
         strips = strips_of(program)
-        self.sums = self.scratch = 0
+        self.sums = self.scratch = self.joins = 0
         least = FEWEST if strips else 1
         strips_before = 0
         for number, one in enumerate(program.passes):
@@ -105,14 +105,17 @@ class Schedule:
             tensor, offset, length, piece, share = _cut(counts, each)
             kept = sum(scope(n) in ("tensor", "global") for n in one.reductions)
             place = self.sums + np.arange(len(tensor)) * kept
-            room = columns[tensor] * strips if _by_column(program, number) else tensor * 0
+            by_column = bool(_by_column(program, number))
+            room = columns[tensor] * strips * by_column
+            join = self.joins + np.arange(len(tensor)) * by_column
             strips_before *= follows  # what follows a pass must leave it its strips
             strip = strips_before + np.cumsum(room) - room
             strips_before += int(room.sum())
             self.sums += len(tensor) * kept
+            self.joins += len(tensor) * by_column
             self.scratch = max(self.scratch, strips_before)
             number_of = np.full(len(tensor), number)
-            found = np.stack([number_of, tensor, offset, length, place, strip, piece, share], 1)
+            found = np.stack([number_of, tensor, offset, length, place, strip, join, piece, share], 1)
             self.entries.append(np.ascontiguousarray(found.astype(np.int64)))
             self._work.append(length * columns[tensor] if program.is_matrix(number) else length)
         self.n = len(extents["element"])
@@ -124,7 +127,9 @@ class Schedule:
     def order(self, numbers: Sequence[int], lanes: int, active: Any = None) -> Order:
         """The chunks of some passes for so many threads; `active` leaves tensors out."""
         entries, work = self._taking(numbers, active)
-        number, tensor, piece, share = entries[:, [0, 1, 6, 7]].T
+        number, tensor, piece, share = (
+            entries[:, ENTRY.index(x)] for x in ("number", "tensor", "piece", "share")
+        )
         part, first = self._parts(numbers)[number].T
         leader = np.maximum(np.array(self.program.leaders)[number], first)
         rank = np.searchsorted(np.unique(self.program.leaders), np.arange(len(self.program.passes)))

@@ -219,3 +219,17 @@ def _is_largest(reduction: Node) -> bool:
 def start_of(reduction: Node) -> str:
     """What a sum or maximum of nothing is."""
     return "0xFFF0000000000000" if _is_largest(reduction) else "0.0"
+
+
+def add_up(out: Lines, reduction: Node, at: str, other: str, width: int = 1) -> None:
+    """Add so many sums at one address to those at another."""
+    lanes = Lanes("float64", width)
+    given = [out.emit(f"load {lanes.vector}, ptr {place}, align 8") for place in (at, other)]
+    total = lanes.operation(out, "maximum" if _is_largest(reduction) else "add", given)
+    out.do(f"store {lanes.vector} {total}, ptr {at}, align 8")
+
+
+def divide(out: Lines, at: str, count: str) -> None:
+    """Divide a sum by a whole number: a mean."""
+    total, number = out.load("double", at, 0), out.emit(f"uitofp i64 {count} to double")
+    out.do(f"store double {out.emit(f'fdiv double {total}, {number}')}, ptr {at}")

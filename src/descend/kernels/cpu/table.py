@@ -81,6 +81,7 @@ class Table:
             "scratch": scratch,
             "records": np.zeros((n, self._records.width)),
             "all": np.zeros(len(self._records.sums) + 1),
+            "joins": np.zeros(self._schedule.joins, np.int64),
             "left": np.zeros(several, np.int64),
             "done": np.zeros(several, np.int64),
         }
