@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 DISTURBED = 0.03
 """A round is discarded when others took more than this share of its time from us."""
@@ -19,6 +20,8 @@ DISTURBED = 0.03
 FEWEST = 5
 """Rounds to keep at least; where fewer were quiet, the quietest of the others join them."""
 
+PATIENCE = 3
+"""How many times as long as asked to go on where fewer than that were quiet."""
 
 LONG = 0.2
 """Seconds from which a step takes so long that waking its threads does not count."""
@@ -47,6 +50,14 @@ class Contender:
         return stepping / times, preparing / times
 
 
+class Cache(Protocol):
+    """A cache that others use too: `probe` it during a round, then ask how much it was `lacking`."""
+
+    def probe(self) -> None: ...
+
+    def lacking(self) -> float: ...
+
+
 @dataclass
 class Measured:
     """The kept rounds: seconds of a step, and of what came before it, per contender and round."""
@@ -59,28 +70,40 @@ class Measured:
     """Kept rounds that others disturbed nevertheless."""
 
 
-def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) -> Measured:
-    """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`."""
+def rounds(
+    contenders: Sequence[Contender], seconds: float, turn: float = 0.02, cache: Cache | None = None
+) -> Measured:
+    """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`.
+
+    With `cache`, a round is also disturbed where the machine leaves too little of that to us.
+    """
     repetitions, once = {}, {}
     for c in contenders:
         c.turn(1)
         once[c.name] = sum(c.turn(1))
         repetitions[c.name] = max(1, min(2000, round(turn / once[c.name])))
     done: list[tuple[float, dict[str, tuple[float, float]]]] = []
-    start = time.perf_counter()
-    while len(done) < FEWEST or (time.perf_counter() - start) * (1 + 1 / len(done)) < seconds:
+    quiet, start = 0, time.perf_counter()
+    while True:
+        spent = (time.perf_counter() - start) * (1 + 1 / max(1, len(done)))
+        if len(done) >= FEWEST and spent >= seconds * (1 if quiet >= FEWEST else PATIENCE):
+            break
         shift = len(done) % len(contenders)
-        taken, results = 0.0, {}
+        disturbance, results = 0.0, {}
         for c in [*contenders[shift:], *contenders[:shift]]:
+            if cache is not None:
+                cache.probe()
             settle()
             if repetitions[c.name] > 1 or once[c.name] < LONG:
                 c.turn(1)  # wakes the contender's threads and fills its caches
             watch = Disturbance()
             results[c.name] = c.turn(repetitions[c.name])
-            taken = max(taken, watch.share())
-        done.append((taken, results))
+            disturbance = max(disturbance, watch.share() / DISTURBED)
+        if cache is not None:
+            disturbance = max(disturbance, cache.lacking())
+        quiet += disturbance <= 1
+        done.append((disturbance, results))
     done.sort(key=lambda item: item[0])
-    quiet = sum(taken <= DISTURBED for taken, _ in done)
     kept = done[: max(quiet, FEWEST)]
     names = [c.name for c in contenders]
     return Measured(
@@ -90,6 +113,19 @@ def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) 
         kept=len(kept),
         disturbed=len(kept) - min(quiet, len(kept)),
     )
+
+
+def joined(parts: Iterable[Measured]) -> Measured:
+    """The rounds of the same contenders, measured several times."""
+    whole = Measured()
+    for part in parts:
+        for into, times in ((whole.step, part.step), (whole.before, part.before)):
+            for name, found in times.items():
+                into.setdefault(name, []).extend(found)
+        whole.rounds += part.rounds
+        whole.kept += part.kept
+        whole.disturbed += part.disturbed
+    return whole
 
 
 def settle() -> None:

@@ -3,8 +3,8 @@
 `run(ctx)` takes batches of chunks, in the order of `schedule`, until none is left. A chunk of a later pass
 waits until the pass before is done with its tensor, or with all where that one sums over all. Whoever does a
 tensor's last chunk adds up the chunks' sums, in their order (but `strips` in a tree), and computes the
-tensor's scalars for the next pass. `between(ctx, k)` computes those alone, for steps that go through Python between the passes (`epoch` is
-0 there, and nothing waits).
+tensor's scalars for the next pass. `between(ctx, k)` computes those alone, for steps that go through Python
+between the passes (`epoch` is 0 there, and nothing waits).
 """
 
 from __future__ import annotations
