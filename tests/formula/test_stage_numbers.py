@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import descend
 from descend.errors import FormulaError
 from descend.formula import rule_of, stage
 from descend.formula.vocabulary import where
+from descend.study import export
 
 
 def rooted(p, g, power=0.5, base=4.0, lr=1.0):
@@ -29,6 +31,30 @@ def test_a_root_of_a_negative_number_is_nan(base: float, step: float) -> None:
     w.grad = torch.full((1,), -1.0)
     descend.optimizer(rooted)([w], base=base).step()
     assert w.item() == pytest.approx(step, nan_ok=True)
+
+
+def turning(p, g, t, lr=1.0):
+    p = p - lr * ((-1) ** t * g + (-2) ** 2 * g - 2**2 * g + (-g) ** 3)
+    return p
+
+
+@pytest.mark.parametrize("way", ["kernel", "torch", "exported"])
+def test_a_negative_number_is_raised_to_a_power_as_a_whole(way: str) -> None:
+    w = torch.zeros(1, requires_grad=True)
+    if way == "torch":
+        w = w.clone()  # differentiable steps are for what is no leaf
+    w.grad = torch.full((1,), 2.0)
+    if way == "exported":
+        found: dict[str, Any] = {"__name__": "exported"}
+        exec(export(turning), found)
+        optimizer = found["Turning"]([w])
+    else:
+        optimizer = descend.optimizer(turning)([w], differentiable=way == "torch")
+    places = []
+    for _ in range(4):
+        optimizer.step()
+        places.append(w.item())
+    assert places == [10.0, 16.0, 26.0, 32.0]  # steps of -(∓2 + 8 - 8 - 8)
 
 
 def test_a_comparison_of_one_is_false() -> None:

@@ -148,7 +148,9 @@ def text(n: Node, names: dict[Node, str] | None = None, level: int = 0) -> str:
     if names and n in names:
         return names[n]
     if n.op == "const":
-        return repr(n.number) if n.number != int(n.number) or abs(n.number) > 1e15 else str(int(n.number))
+        whole = n.number.is_integer() and abs(n.number) <= 1e15
+        written = str(int(n.number)) if whole else repr(n.number)
+        return f"({written})" if n.number < 0 and level > 4 else written
     if n.op == "name":
         return n.word
 

@@ -128,10 +128,7 @@ def _python(n: Node, names: dict[Node, str], choose: str) -> str:
         return choose.format(*(_python(a, names, choose) for a in n.args))
     if n.args and n.op not in ARITHMETIC and n.op not in COMPARISON and n.op != "neg":
         return f"{n.op}({', '.join(_python(a, names, choose) for a in n.args)})"
-    parts = {}
-    for a in n.args:
-        inner = _python(a, names, choose)
-        parts[a] = f"({inner})" if a.args and a not in names else inner
+    parts = {a: f"({_python(a, names, choose)})" for a in n.args if a.args and a not in names}
     return text(n, {**names, **parts})
 
 
