@@ -6,13 +6,16 @@ memory of its own; the inner mean, where a waits for its own row alone, is taken
 cache.
 
 The two are equal as long as nothing is infinite or lost and, where x is e * min(a * b, k), as a * b nowhere
-reaches k. Numbers say whether that is so; where it is not, the mean is taken as it is written. Likewise the
-bound itself is left out where the largest a and the largest b do not reach it together.
+reaches k but in rows and columns of zeros. Numbers say whether that is so; where it is not, the mean is taken
+as it is written. Likewise the bound itself is left out where the largest a and the largest b do not reach it
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .nodes import Node, const, is_reduction, node, scope, walk
@@ -24,6 +27,11 @@ LARGEST = 1e300
 
 LOST = 1e-20
 """A square far above the smallest that a float32 keeps, and above the sum of all that it may lose."""
+
+SMALL = 1e-10
+"""What is above this is taken for positive, and has a square that is not `LOST`."""
+
+INFINITE = const(math.inf)
 
 Domain = Callable[[Node], str]
 Parts = dict[str, Node]
@@ -48,8 +56,9 @@ def separated(outputs: Mapping[str, Node], domain: Domain) -> Separated:
     (Of several each would take a pass of its own by column, and one may hang on another.) `domain` says what
     a node is one number of, as a `Rewriter` does.
     """
-    means = [n for n in walk(outputs.values()) if n.op in ("mean_tensor", "sum_tensor")]
-    found = {n: parts for n in means if (parts := _by_column(n, domain)) is not None}
+    known = [n for n in walk(outputs.values()) if is_reduction(n)]
+    means = [n for n in known if n.op in ("mean_tensor", "sum_tensor")]
+    found = {n: parts for n in means if (parts := _by_column(n, domain, known)) is not None}
     if len(found) != 1:
         return Separated(dict(outputs))
     ((mean, (inner, usable, value)),) = found.items()
@@ -87,8 +96,8 @@ def _most(parts: Parts) -> Node:
     return most
 
 
-def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
-    """The inner mean, whether it may be used, and what it comes to."""
+def _by_column(mean: Node, domain: Domain, known: Collection[Node]) -> tuple[Node, Node, Node] | None:
+    """The inner mean, whether it may be used, and what it comes to; `known` are the rule's reductions."""
     squared = _root(mean.args[0])
     if squared is None:
         return None
@@ -100,20 +109,45 @@ def _by_column(mean: Node, domain: Domain) -> tuple[Node, Node, Node] | None:
     waits = {scope(n) for n in _reductions(a)}, {scope(n) for n in _reductions(b)}
     if any(_reductions(e)) or waits[0] != {"rows"} or "columns" not in waits[1]:
         return None
+    smallest = node("max_tensor", node("neg", node("abs", b)))
+    excesses = [node("sub", const(LOST), _square(smallest))]
+    infinite = node("eq", node("maximum", _largest(a), _largest(b)), INFINITE)
+    if (counts := _empty(parts, bounds, known)) is not None:
+        a, b = (node("where", node("eq", x, INFINITE), const(0), x) for x in (a, b))
+        bounds = [({**bounds[0][0], "rows": a, "columns": b}, bounds[0][1])]
     over = mean.op.removesuffix("tensor")
     inner = node(f"{over}columns", _square(node("mul", e, a)))
     if any("columns" in (scope(n), domain(n.args[0])) for n in walk(inner.args) if is_reduction(n)):
         return None
     total = node(f"{over}tensor", node("mul", inner, _square(b)))
-    lost = node("mul", const(LOST), _square(_largest(b)))
-    smallest = node("max_tensor", node("neg", node("abs", b)))
-    excesses = [node("sub", total, const(LARGEST)), node("sub", lost, total)]
-    excesses.append(node("sub", const(LOST), _square(smallest)))
+    excesses += [node("sub", total, const(LARGEST)), _lost(_largest(b), total)]
+    if counts is not None:
+        counts += [_lost(limit, total) for _, limit in bounds]
+        excesses.append(node("where", infinite, _largest_of(counts), const(0)))
     excesses += [node("sub", _most(bounded), limit) for bounded, limit in bounds]
-    excess = excesses.pop()
-    for other in excesses:
-        excess = node("maximum", other, excess)
-    return inner, node("le", excess, const(0)), node("mul", total, _square(s))
+    return inner, node("le", _largest_of(excesses), const(0)), node("mul", total, _square(s))
+
+
+def _empty(parts: Parts, bounds: list[tuple[Parts, Node]], known: Collection[Node]) -> list[Node] | None:
+    """What is above 0 where an infinite factor of a row or column counts; None where such are not left out.
+
+    Divided by the root of its squares, a row of zeros has such a factor. Below a bound that makes 0 * limit,
+    which is nothing, if the row is zeros indeed and the other factors are positive numbers. (Squares that
+    float32 takes for zeros are `LOST` beside what such a limit makes of them.)
+    """
+    if len(bounds) != 1:
+        return None
+    ((bounded, _),) = bounds
+    found = [node("sub", const(SMALL), bounded.get("scalar", ONE))]
+    for part in ("rows", "columns"):
+        factor = parts[part]
+        squares = next((n for n in known if scope(n) == part and _root(n.args[0]) == parts["element"]), None)
+        if squares is None or bounded.get(part) != factor:
+            return None
+        left_out = node("where", node("eq", factor, INFINITE), squares, const(0))
+        least = node("neg", node("max_tensor", node("neg", factor)))
+        found += [node("max_tensor", left_out), node("sub", const(SMALL), least)]
+    return found
 
 
 def _root(n: Node) -> Node | None:
@@ -160,3 +194,12 @@ def _square(n: Node) -> Node:
 
 def _largest(n: Node) -> Node:
     return node("max_tensor", node("abs", n))
+
+
+def _largest_of(values: Iterable[Node]) -> Node:
+    return functools.reduce(lambda a, b: node("maximum", a, b), values)
+
+
+def _lost(x: Node, total: Node) -> Node:
+    """What is above 0 where squares that float32 loses, times x**2, may count beside a total."""
+    return node("sub", node("mul", const(LOST), _square(x)), total)
