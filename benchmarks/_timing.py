@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
 
 DISTURBED = 0.03
 """A round is discarded when others took more than this share of its time from us."""
@@ -50,14 +49,6 @@ class Contender:
         return stepping / times, preparing / times
 
 
-class Cache(Protocol):
-    """A cache that others use too: `probe` it during a round, then ask how much it was `lacking`."""
-
-    def probe(self) -> None: ...
-
-    def lacking(self) -> float: ...
-
-
 @dataclass
 class Measured:
     """The kept rounds: seconds of a step, and of what came before it, per contender and round."""
@@ -70,13 +61,8 @@ class Measured:
     """Kept rounds that others disturbed nevertheless."""
 
 
-def rounds(
-    contenders: Sequence[Contender], seconds: float, turn: float = 0.02, cache: Cache | None = None
-) -> Measured:
-    """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`.
-
-    With `cache`, a round is also disturbed where the machine leaves too little of that to us.
-    """
+def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) -> Measured:
+    """Let all contenders take turns of about `turn` seconds, in rotated order, for about `seconds`."""
     repetitions, once = {}, {}
     for c in contenders:
         c.turn(1)
@@ -91,17 +77,13 @@ def rounds(
         shift = len(done) % len(contenders)
         disturbance, results = 0.0, {}
         for c in [*contenders[shift:], *contenders[:shift]]:
-            if cache is not None:
-                cache.probe()
             settle()
             if repetitions[c.name] > 1 or once[c.name] < LONG:
                 c.turn(1)  # wakes the contender's threads and fills its caches
             watch = Disturbance()
             results[c.name] = c.turn(repetitions[c.name])
-            disturbance = max(disturbance, watch.share() / DISTURBED)
-        if cache is not None:
-            disturbance = max(disturbance, cache.lacking())
-        quiet += disturbance <= 1
+            disturbance = max(disturbance, watch.share())
+        quiet += disturbance <= DISTURBED
         done.append((disturbance, results))
     done.sort(key=lambda item: item[0])
     kept = done[: max(quiet, FEWEST)]

@@ -4,11 +4,10 @@
     python benchmarks/kinds.py --out benchmarks/kinds.md
 
 Ours, our own AdamW and every package's way to take the same step take turns in rounds, in rotated order, each
-on parameters of its own; a round in which other processes took the processor is discarded, and at 1M one in
-which they took the cache that cores share. Every rule has a process of its own, so that no package's settings
-reach another rule. `--prepare` fills the caches of those who compile. docs/build_kinds.py reads the speeds of
-docs/kinds.md out of the table. Where a bar is in steps of our AdamW, the two take turns by themselves first,
-three times, before other packages have laid out memory.
+on parameters of its own; a round in which other processes took the processor is discarded. Every rule has a
+process of its own, so that no package's settings reach another rule. `--prepare` fills the caches of those
+who compile. docs/build_kinds.py reads the speeds of docs/kinds.md out of the table. Where a bar is in steps
+of our AdamW, the two take turns by themselves first, three times, before other packages have laid out memory.
 """
 
 from __future__ import annotations
@@ -47,9 +46,7 @@ from _timing import (
 OURS, ADAMW = "descend", "descend AdamW"
 BEST = "the best peer"
 CHAIN = "clip_value, adamw, cautious_unscaled, ema_weights"
-CACHED = "1M"
-"""Where bare steps follow each other in the cache that cores share, if nobody else fills it."""
-LARGE = (CACHED, "1M, swept", "16M")
+LARGE = ("1M", "1M, swept", "16M")
 SQUARES, SMALL = ("512 × 512", "1024 × 1024", "2048 × 2048"), ("64 of 64 × 64", "150 of 32 × 32")
 PACKAGES = (
     *("torch", "pytorch_optimizer", "heavyball", "jax", "optax"),
@@ -158,11 +155,8 @@ def measure(names: list[str], given: argparse.Namespace) -> Iterator[Case]:
 
 def timed(contenders: list[Contender], size: Any, given: argparse.Namespace, times: int = 1) -> Measured:
     """Rounds of all contenders, one of so many times."""
-    from _cache import SharedCache
-
     seconds = SECONDS.get(size.name, 3.0) * given.scale / times
-    cache = SharedCache() if size.name == CACHED else None
-    return rounds(contenders, seconds, 0.001 if given.smoke else 0.02, cache)
+    return rounds(contenders, seconds, 0.001 if given.smoke else 0.02)
 
 
 def ready(
@@ -306,7 +300,7 @@ def report(cases: list[Case], first: str) -> str:
     kinds = dict.fromkeys(c.kind for c in cases)
     total, left = sum(c.measured.rounds for c in cases), sum(c.measured.kept for c in cases)
     disturbed = sum(c.measured.disturbed for c in cases)
-    kept = f"{total} rounds, {total - left} discarded because others took the processor, or the cache at 1M."
+    kept = f"{total} rounds, {total - left} discarded because other processes took the processor."
     if disturbed:
         kept += f" {disturbed} of the {left} kept were disturbed too: some cases had too few quiet rounds."
     parts = ["## Bars", bars_table(cases)]

@@ -176,48 +176,17 @@ def test_a_bar_is_reached_on_its_own_side_only(monkeypatch: pytest.MonkeyPatch) 
     assert verdict("descend AdamW", 2.0) == "undecided: disturbed"
 
 
-class Crowded:
-    """A cache that lacks something in the first rounds."""
-
-    def __init__(self, rounds: int, lacks: float) -> None:
-        self.rounds, self.lacks, self.probes = rounds, lacks, 0
-
-    def probe(self) -> None:
-        self.probes += 1
-
-    def lacking(self) -> float:
-        self.rounds -= 1
-        return self.lacks if self.rounds >= 0 else 0.9
-
-
-@pytest.mark.parametrize("lacks", [0.99, 1.01])
-def test_rounds_in_which_the_cache_was_crowded_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, lacks: float
-) -> None:
+def test_rounds_in_which_others_ran_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = runpy.run_path(str(FOLDER / "_timing.py"))
-    monkeypatch.setattr(timing["Disturbance"], "share", lambda self: 0.0)
+    shares = iter([0.5, 0.0, 0.0, 0.031] + [1.0, 1.0] * 3 + [0.029] * 10_000)  # two a round
+    monkeypatch.setattr(timing["Disturbance"], "share", lambda self: next(shares))
     contenders = [timing["Contender"](name, lambda: time.sleep(0.001)) for name in "ab"]
-    cache = Crowded(10, lacks)
-    found = timing["rounds"](contenders, 0.0, 0.001, cache)
-    assert (found.rounds, found.kept, found.disturbed) == (5, 5, 5 if lacks > 1 else 0)
-    assert cache.probes == 2 * found.rounds
-    found = timing["rounds"](contenders, 0.5, 0.001, cache)  # has patience until five were quiet
-    assert found.kept == len(found.step["a"]) == found.rounds - (5 if lacks > 1 else 0)
+    found = timing["rounds"](contenders, 0.0, 0.001)
+    assert (found.rounds, found.kept, found.disturbed) == (5, 5, 5)
+    shares = iter([0.5, 0.0, 0.0, 0.031] + [1.0, 1.0] * 3 + [0.029] * 10_000)
+    found = timing["rounds"](contenders, 0.5, 0.001)  # has patience until five were quiet
+    assert found.kept == len(found.step["a"]) == found.rounds - 5
     assert found.disturbed == 0
-
-
-def test_a_cache_is_crowded_where_much_memory_is_rewritten_more_slowly_than_little(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = runpy.run_path(str(FOLDER / "_cache.py"))
-    cache = module["SharedCache"]()
-    cache.probe()
-    assert 0 < cache.lacking() < 100
-    rates = iter([10.0, 20.0, 3.0, 2.0, 1.0, 1.0])  # of much and of little memory: 0.5, 1.5, 1
-    monkeypatch.setitem(module["SharedCache"].probe.__globals__, "_rate", lambda memory: next(rates))
-    for _ in range(3):
-        cache.probe()
-    assert cache.lacking() == module["HELD"] / 1.0
 
 
 def test_measurements_of_several_layouts_are_joined_round_by_round() -> None:
