@@ -56,7 +56,7 @@ class Program:
     sweeps in order; `final` the scalar states that depend on a reduction; `labels` names for parts, the
     author's where they survive. `routines` are what is done with whole matrices before each pass, and after
     the last one; `temporaries` the operands that live only during a step, as arguments and results of those;
-    `past` says that whole ones with a number for every element go past the cache.
+    `far` says that the program is for tensors far larger than the cache.
     """
 
     rule: Rule
@@ -67,7 +67,7 @@ class Program:
     labels: dict[Node, str]
     routines: tuple[tuple[Routine, ...], ...]
     temporaries: tuple[str, ...]
-    past: bool
+    far: bool
 
     @property
     def scalars(self) -> ScalarProgram:
@@ -100,6 +100,12 @@ class Program:
     def kept(self) -> tuple[str, ...]:
         """The temporaries with a number for every element."""
         return tuple(word for word in self.temporaries if self.domains[word] == "element")
+
+    @cached_property
+    def past(self) -> frozenset[str]:
+        """The temporaries that are written past the cache, in whole lines, which rows need not begin with."""
+        whole = [one for k, one in enumerate(self.passes) if self.far and not self.is_matrix(k)]
+        return frozenset(word for one in whole for word in one.written if word in self.kept)
 
     def is_matrix(self, number: int) -> bool:
         """Whether a pass over elements has to know where the rows of a matrix begin."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Literal, NoReturn
 
+from .cuts import ORDER, Cut, Cutter
 from .matrices import Matrices, Routine, by_passes, untransposed
 from .nodes import Node, is_reduction, shared, walk
 from .nodes import name as leaf
@@ -64,14 +65,11 @@ _DEAR = frozenset({"sqrt", "div", "pow", "exp", "log", "tanh", "sin", "cos", "un
 _ROUNDS = 100
 """Rounds after which two writes wait for each other."""
 
-_ORDER = ("left", "right", "rows", "columns", "element")
-"""Vectors before elements, where one pass could do either first: they are small."""
-
 
 class _Stager:
     """The work of `stage`, with what it needs to know of one rule at hand.
 
-    A pass has a position, level * 5 + place of its domain in _ORDER: what needs no reduction and no matrix
+    A pass has a position, level * 5 + place of its domain in ORDER: what needs no reduction and no matrix
     word has level 0, what needs one has level 1, and so on. `copied` are states that `every` makes and that a
     pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy;
     `keep` is as in `stage`.
@@ -107,6 +105,7 @@ class _Stager:
         for written in (self.matrices.between, self.matrices.materialised):
             self.new |= {word: self.rewrite(n) for word, n in written.items()}
         self.domains |= self.matrices.temporaries
+        self._cutter = Cutter(self.new, self.domains, self.rewrite, self.matrices)
         self._levels: dict[Node, int] = {}
         self._columns_from = 0
         self._columns_from = max(map(self.level, self.separated.rough), default=0)
@@ -151,7 +150,7 @@ class _Stager:
         run_at = {n: self.level(n) for n in self.matrices.steps}
         for _ in range(_ROUNDS):
             positions = sorted({*write_in.values(), *reductions.values()})
-            cuts = {at: self._cut(at, write_in, reductions) for at in positions}
+            cuts = {at: self._cutter.cut(at, write_in, reductions) for at in positions}
             late = {word: at for cut in cuts.values() for word, at in cut.late.items()}
             before = dict(run_at)
             late |= self._between(run_at, write_in, cuts)
@@ -177,7 +176,7 @@ class _Stager:
             if passes:
                 scalars = ScalarProgram((), tuple(cut.row), {}, known, first)
             reads, vectors = tuple(cut.reads), tuple(cut.vectors)
-            domain = _ORDER[at % len(_ORDER)]
+            domain = ORDER[at % len(ORDER)]
             rough = self.separated.rough & cut.summed.keys()
             body = tuple(cut.body)
             passes.append(
@@ -198,7 +197,7 @@ class _Stager:
             self.keep == "past",
         )
 
-    def _leave_out(self, cut: _Cut) -> None:
+    def _leave_out(self, cut: Cut) -> None:
         """Note under which condition a pass does nothing that anybody wants."""
         conditions = {self.separated.unless.get(n) for n in cut.summed}
         if len(conditions) == 1 and not cut.written:
@@ -207,7 +206,7 @@ class _Stager:
                 cut.row.setdefault(cut.unless)
 
     def _worth_keeping(
-        self, write_in: dict[str, int], reductions: dict[Node, int], cuts: dict[int, _Cut]
+        self, write_in: dict[str, int], reductions: dict[Node, int], cuts: dict[int, Cut]
     ) -> dict[str, int]:
         """A temporary for what two passes over the elements would compute, and where it is written.
 
@@ -215,7 +214,7 @@ class _Stager:
         written counts twice, as the processor reads it first; but not where it lies in the cache, or is
         written past it.
         """
-        sweeps = {at: cut for at, cut in cuts.items() if _ORDER[at % len(_ORDER)] == "element"}
+        sweeps = {at: cut for at, cut in cuts.items() if ORDER[at % len(ORDER)] == "element"}
         for at, later in sweeps.items():
             for n in reversed(later.seen):
                 first = [k for k in sweeps if k < at and self._position(n, "element") <= k]
@@ -223,7 +222,7 @@ class _Stager:
                 if not first or not dear or n in self.new.values():
                     continue
                 self.new["?"] = n
-                least = self._cut(at, {**write_in, "?": first[-1]}, reductions)
+                least = self._cutter.cut(at, {**write_in, "?": first[-1]}, reductions)
                 del self.new["?"]
                 saved = sum(self.domains.get(word) == "element" for word in later.reads)
                 saved -= 3 + sum(self.domains.get(word) == "element" for word in least.reads)
@@ -238,24 +237,24 @@ class _Stager:
         self.new[word], self.domains[word] = n, self.rewrite.domain(n)
         return {word: at}
 
-    def _by_column(self, cuts: dict[int, _Cut]) -> dict[str, int]:
+    def _by_column(self, cuts: dict[int, Cut]) -> dict[str, int]:
         """A temporary for what a pass over elements would compute anew in every row, and its place.
 
         Beside a product of matrices that would be nothing.
         """
         for at, cut in [] if self.matrices.steps else cuts.items():
             for n in reversed(cut.seen):
-                own = self.rewrite.domain(n) == "columns" and at % len(_ORDER) != _ORDER.index("columns")
+                own = self.rewrite.domain(n) == "columns" and at % len(ORDER) != ORDER.index("columns")
                 if own and n not in self.new.values() and any(part.op in _DEAR for part in walk([n])):
                     return self._keep(n, self._position(n, "columns"))
         return {}
 
     def _between(
-        self, run_at: dict[Node, int], write_in: dict[str, int], cuts: dict[int, _Cut]
+        self, run_at: dict[Node, int], write_in: dict[str, int], cuts: dict[int, Cut]
     ) -> dict[str, int]:
         """Put off what comes too early for a matrix word: words in `run_at`, and writes, which it returns."""
         late: dict[str, int] = {}
-        width, steps = len(_ORDER), self.matrices.steps
+        width, steps = len(ORDER), self.matrices.steps
         taken = {n: {*map(untransposed, self.matrices.taken(n))} for n in steps}
         for n, out in steps.items():
             bounds = [run_at[n]]
@@ -283,16 +282,16 @@ class _Stager:
                 word, _ = self.matrices.operand(matrix)
                 start = width * run_at[n]
                 if untransposed(matrix) == leaf(word) and write_in.get(word, start) < start:
-                    late[word] = start + _ORDER.index(self.domains[word])
+                    late[word] = start + ORDER.index(self.domains[word])
         return late
 
-    def _routines(self, run_at: dict[Node, int], cuts: dict[int, _Cut]) -> tuple[tuple[Routine, ...], ...]:
+    def _routines(self, run_at: dict[Node, int], cuts: dict[int, Cut]) -> tuple[tuple[Routine, ...], ...]:
         """The matrix words before each pass, and after the last."""
         periods = self.matrices.periods({n for cut in cuts.values() for n in cut.results})
-        starts = [*cuts, len(_ORDER) * (1 + max(run_at.values(), default=0))]
+        starts = [*cuts, len(ORDER) * (1 + max(run_at.values(), default=0))]
         sorted_in: list[list[Node]] = [[] for _ in starts]
         for n in run_at:
-            place = next(k for k, at in enumerate(starts) if at >= len(_ORDER) * run_at[n])
+            place = next(k for k, at in enumerate(starts) if at >= len(ORDER) * run_at[n])
             sorted_in[place].append(n)
         return tuple(
             tuple(self.matrices.routine(n, periods.get(n)) for n in self._in_order(words))
@@ -335,7 +334,7 @@ class _Stager:
         own = [f.reading for f in self.rule.formulas if word in f.reading.assigned]
         (own or [self.rule.formulas[-1].reading])[-1].refuse(why, word)
 
-    def _first(self, cuts: list[_Cut], states: Iterable[Node]) -> tuple[Node, ...]:
+    def _first(self, cuts: list[Cut], states: Iterable[Node]) -> tuple[Node, ...]:
         """The scalars of the first pass, then the parts of later ones that need no sum either."""
         found = dict.fromkeys(cuts[0].row)
 
@@ -359,49 +358,7 @@ class _Stager:
         level = max(self.level(n), least)
         if domain == "columns" and level:
             level = max(level, self._columns_from)
-        return len(_ORDER) * level + _ORDER.index("element" if domain == "scalar" else domain)
-
-    def _cut(self, at: int, write_in: dict[str, int], reductions: dict[Node, int]) -> _Cut:
-        """What the pass at a position computes, given where each operand is written."""
-        cut = _Cut()
-        written_before = {n: word for word, n in self.new.items() if write_in[word] < at}
-        gone = {word for word in self.new if write_in[word] < at}
-
-        def visit(n: Node) -> Node:
-            if n in written_before:
-                n = leaf(written_before[n])
-                if n.word in self.matrices.kept:
-                    cut.old.add(n.word)
-                cut.reads.setdefault(n.word)
-                return n
-            if n in self.matrices.steps:
-                cut.results.add(n)
-                cut.reads.setdefault(self.matrices.steps[n])
-                return leaf(self.matrices.steps[n])
-            if not self.rewrite.is_element(n):
-                if n.op != "const":
-                    cut.row.setdefault(n)
-                return n
-            if is_reduction(n):
-                cut.vectors.setdefault(n)
-                return n
-            if not n.args:
-                if n.word in gone:  # written too early: in this pass, or in the next of its own domain
-                    mine, width = _ORDER.index(self.domains[n.word]), len(_ORDER)
-                    cut.late[n.word] = at if at % width == mine else width * (at // width + 1) + mine
-                if n.word in self.matrices.kept:
-                    cut.old.add(n.word)
-                cut.reads.setdefault(n.word)
-                return n
-            made = Node(n.op, tuple(visit(a) for a in n.args), n.value)
-            cut.body.setdefault(made)
-            cut.seen.setdefault(n)
-            return made
-
-        cut.written = {word: visit(n) for word, n in self.new.items() if write_in[word] == at}
-        cut.summed = {n: visit(self.rewrite(n.args[0])) for n, place in reductions.items() if place == at}
-        cut.reads = {word: None for word in self.domains if word in cut.reads}
-        return cut
+        return len(ORDER) * level + ORDER.index("element" if domain == "scalar" else domain)
 
     def _labels(self, body: Iterable[Node]) -> dict[Node, str]:
         """A name for every operation: the author's, where the part survived rewriting."""
@@ -420,20 +377,3 @@ class _Stager:
                 taken.add(unique)
                 labels[n] = unique
         return labels
-
-
-class _Cut:
-    """A pass while it is being cut out of the expressions."""
-
-    def __init__(self) -> None:
-        self.reads: dict[str, None] = {}
-        self.body: dict[Node, None] = {}
-        self.row: dict[Node, None] = {}
-        self.written: dict[str, Node] = {}
-        self.summed: dict[Node, Node] = {}
-        self.vectors: dict[Node, None] = {}
-        self.late: dict[str, int] = {}
-        self.results: set[Node] = set()
-        self.old: set[str] = set()
-        self.seen: dict[Node, None] = {}
-        self.unless: Node | None = None

@@ -111,11 +111,8 @@ class Way:
             return self.program
         if found.kept != self.program.kept and any(dtype in HALF for dtype in self.kernel or ()):
             return self.program
-        # rows do not begin with a line of the cache, so nothing goes past it
-        by_row = any(
-            found.is_matrix(k) and {*one.written} & {*found.kept} for k, one in enumerate(found.passes)
-        )
-        if found.past and (by_row or each * len(found.kept) > SPARE):
+        # in memory a temporary is worth its while where it is written past the cache alone
+        if found.far and (found.past != {*found.kept} or each * len(found.kept) > SPARE):
             return self.program
         return found
 

@@ -93,11 +93,9 @@ class Renderer:
         return Operand(f"%vector{k}", "float64", scope(n), "vectors", k)
 
     @cached_property
-    def past(self) -> list[str]:
-        """The temporaries that the pass writes past the cache: whole lines of it, which rows need not be."""
-        if not self.program.past or self.program.is_matrix(self.number):
-            return []
-        return [word for word in self.one.written if word in self.program.kept]
+    def past(self) -> frozenset[str]:
+        """What the pass writes past the cache."""
+        return self.program.past.intersection(self.one.written)
 
     @cached_property
     def sums(self) -> Sums:
