@@ -112,7 +112,7 @@ def _by_column(mean: Node, domain: Domain, known: Collection[Node]) -> tuple[Nod
     smallest = node("max_tensor", node("neg", node("abs", b)))
     excesses = [node("sub", const(LOST), _square(smallest))]
     infinite = node("eq", node("maximum", _largest(a), _largest(b)), INFINITE)
-    if (counts := _empty(parts, bounds, known)) is not None:
+    if (empty := _empty(parts, bounds, known)) is not None:
         a, b = (node("where", node("eq", x, INFINITE), const(0), x) for x in (a, b))
         bounds = [({**bounds[0][0], "rows": a, "columns": b}, bounds[0][1])]
     over = mean.op.removesuffix("tensor")
@@ -121,9 +121,9 @@ def _by_column(mean: Node, domain: Domain, known: Collection[Node]) -> tuple[Nod
         return None
     total = node(f"{over}tensor", node("mul", inner, _square(b)))
     excesses += [node("sub", total, const(LARGEST)), _lost(_largest(b), total)]
-    if counts is not None:
-        counts += [_lost(limit, total) for _, limit in bounds]
-        excesses.append(node("where", infinite, _largest_of(counts), const(0)))
+    if empty is not None:
+        empty += [_lost(limit, total) for _, limit in bounds]
+        excesses.append(node("where", infinite, _largest_of(empty), const(0)))
     excesses += [node("sub", _most(bounded), limit) for bounded, limit in bounds]
     return inner, node("le", _largest_of(excesses), const(0)), node("mul", total, _square(s))
 
