@@ -29,6 +29,11 @@ def flags(address):
     raise AssertionError(address)
 
 
+def resident():
+    """Bytes of this process's memory that have a place in the machine's."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def nearest(tensors):
     """How many bytes lie between the last twelve bits of any two addresses, at least."""
     found = sorted(x.data_ptr() % 4096 for x in tensors)
@@ -151,10 +156,22 @@ def test_what_stands_in_for_tensors_gives_a_tensor_of_its_own_kind():
         assert isinstance(empty_beside(p, 0), FakeTensor)
 
 
-def test_states_of_a_large_parameter_lie_in_large_pages():
-    p = torch.nn.Parameter(torch.zeros(5 * LARGE // 4))
-    optimizer = stepped(p)
-    m = optimizer.state[p]["exp_avg"]
+@pytest.mark.parametrize("size", [LARGE // 4, 5 * LARGE // 4])
+def test_states_of_a_large_parameter_begin_with_a_large_page(size):
+    p = torch.nn.Parameter(torch.zeros(size))
+    m = stepped(p).state[p]["exp_avg"]
     assert torch.equal(m, torch.full_like(m, 0.1))
+    assert m.data_ptr() % LARGE < 4096
     if sys.platform.startswith("linux") and MODES.exists():
-        assert "hg" in flags(m.data_ptr() + LARGE)
+        assert "hg" in flags(m.data_ptr())
+        assert "hg" in flags(m.data_ptr() + 4 * size - 1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc/self/statm")
+@pytest.mark.parametrize("size", [APART, 3 * LARGE // 8])
+def test_in_all_memory_a_state_takes_what_it_needs(size):
+    """The rest of the room for its place is never written to."""
+    p = torch.zeros(size)
+    before = resident()
+    kept = [empty_beside(p, k % 7).fill_(1.0) for k in range(40)]
+    assert resident() - before < 1.1 * sum(x.nbytes for x in kept) + (1 << 20)
