@@ -116,7 +116,8 @@ def test_the_ceiling_has_a_row_for_every_rule_without_a_fused_path(tmp_path: Pat
         assert all(cell.endswith("×") for cell in row[2:])
     for each in two_passes:
         assert [row[0] for row in each[1:]] == ["lamb", "clip_global_norm, adamw"]
-        assert all(cell.endswith("×") for row in each[1:] for cell in row[3:])
+        assert all(cell.endswith("×") for row in each[1:] for cell in row[3:5])
+        assert [row[5][-1] for row in each[1:]] == ["–", "×"]
 
 
 def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from descend.formula.vocabulary import global_norm, global_sum, maximum, mean, m
 from descend.kernels.cpu import render
 from descend.kernels.cpu.compiler import is_x86
 from descend.kernels.cpu.driver import Driver
-from descend.modifiers import agc, clip_global_norm
+from descend.modifiers import agc, cautious, clip_global_norm
 from descend.optim import ways
 
 
@@ -90,6 +90,25 @@ def test_what_fits_the_cache_or_goes_past_it_comes_to_the_same_bits(formula, dty
         assert bool(plan.program.past) == (keep == "past" and dtype.itemsize > 2)
     for others in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_what_is_kept_anyway_goes_past_the_cache_too_however_much_it_is(dtype, monkeypatch):
+    monkeypatch.setattr(ways, "CACHED", 0)
+    monkeypatch.setattr(ways, "SPARE", 0)
+    found = []
+    for limit in (0, 1 << 30):
+        monkeypatch.setattr(ways, "UNCACHED", limit)
+        params = parameters(((300, 301), (7,), (40_000,)), dtype)
+        optimizer = descend.optimizer(chain(rules.get("adamw"), cautious))(params)
+        for k in range(3):
+            gradients(params, k)
+            optimizer.step()
+        (plan,) = optimizer._staged
+        assert len(plan.program.kept) == 1
+        assert plan.program.past == (set() if limit else {*plan.program.kept})
+        found.append([*params, *(optimizer.state[p]["exp_avg_sq"] for p in params)])
+    assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
 
 
 def test_temporaries_that_are_written_past_the_cache_begin_a_line_wherever_parameters_lie(monkeypatch):

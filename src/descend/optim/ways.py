@@ -107,13 +107,13 @@ class Way:
         if not rule.reduces or CACHED < taken <= UNCACHED:
             return self.program
         found = stage(rule, "cached" if taken <= CACHED else "past")
-        if [one.body for one in found.passes] == [one.body for one in self.program.passes]:
+        if not found.past and [one.body for one in found.passes] == [one.body for one in self.program.passes]:
             return self.program
-        if found.kept != self.program.kept and any(dtype in HALF for dtype in self.kernel or ()):
-            return self.program
-        # in memory a temporary is worth its while where it is written past the cache alone
-        if found.far and (found.past != {*found.kept} or each * len(found.kept) > SPARE):
-            return self.program
+        if found.kept != self.program.kept:
+            # in memory one more temporary is worth its while where it is written past the cache alone
+            costly = found.far and (found.past != {*found.kept} or each * len(found.kept) > SPARE)
+            if costly or any(dtype in HALF for dtype in self.kernel or ()):
+                return self.program
         return found
 
 
