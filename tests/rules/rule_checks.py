@@ -249,3 +249,16 @@ def check_run_accuracy(line: Line, dtype: torch.dtype, n: int, steps: int) -> No
         assert more.mean() <= chance, (path, ours.mean(), found[path].mean())
         assert ours.max() <= 1.5 * found[path].max(), (path, ours.max(), found[path].max())
     assert np.isfinite(ours).all()
+
+
+def drawn(shapes: Any, dtype: torch.dtype, seed: int = 3) -> list[torch.Tensor]:
+    """Parameters, standard normal."""
+    source = torch.Generator().manual_seed(seed)
+    return [torch.randn(s, generator=source, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+
+
+def give(params: list[torch.Tensor], t: int) -> None:
+    """Every parameter its gradient of a step."""
+    source = torch.Generator().manual_seed(100 + t)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=source, dtype=torch.float64).to(p.dtype)

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import copy
-import doctest
-import importlib
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from export_rules import CHAINS, RULES
 
 import descend
 from descend import modifiers, rules
 from descend.errors import UsageError
-from descend.formula import Rule, State, chain, only, renamed
+from descend.formula import Rule, State, chain, only
 from descend.formula.vocabulary import every, global_mean, matmul, maximum, newton_schulz, transpose, where
 from descend.study import export
 
 ULPS = 24
 """Ulps of the largest number of a tensor, after 25 steps: each rounds once or twice in another order."""
-
-CHAINS = (
-    chain(modifiers.clip_value, rules.get("adamw"), modifiers.cautious_unscaled, modifiers.ema_weights),
-    chain(modifiers.clip_global_norm, rules.get("lamb")),
-    chain(modifiers.agc, rules.get("adamw"), modifiers.cautious),
-    chain(modifiers.centralise, modifiers.decoupled_decay, rules.get("adan"), modifiers.cautious),
-    chain(modifiers.clip_norm, modifiers.coupled_decay, rules.get("asgd"), modifiers.cautious),
-    chain(modifiers.independent_decay, rules.get("prodigy"), modifiers.cautious_unscaled),
-    chain(renamed(modifiers.coupled_decay, weight_decay="strength"), rules.get("adamw")),
-)
-RULES = (*map(rules.get, rules.built_in()), *CHAINS)
 
 
 def imported(text: str) -> type[torch.optim.Optimizer]:
@@ -336,78 +320,3 @@ def test_random_numbers_are_not_exported_and_it_says_so() -> None:
     rule = chain(modifiers.gradient_noise, rules.get("adam"))
     with pytest.raises(UsageError, match="uses the word 'normal'"):
         export(rule)
-
-
-def test_the_file_runs_where_there_is_no_descend(tmp_path: Path) -> None:
-    script = """
-import sys
-sys.modules["descend"] = None  # as if it were not installed
-try:
-    import descend
-except ImportError:
-    print("no descend")
-import torch
-from prodigy import Prodigy
-w = torch.tensor([3.0, -2.0], requires_grad=True)
-optimizer = Prodigy([w])
-for _ in range(200):
-    optimizer.zero_grad()
-    (w**2).sum().backward()
-    optimizer.step()
-print(bool(w.abs().max() < 0.1), any(name.startswith("descend.") for name in sys.modules))
-"""
-    (tmp_path / "prodigy.py").write_text(export("prodigy"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.split("\n")[:2] == ["no descend", "True False"], done.stderr
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_the_file_imports_no_descend(rule: Rule) -> None:
-    text = export(rule)
-    imports = re.findall(r"^\s*(?:from|import) .*", text.partition('\n"""\n')[2], re.MULTILINE)
-    allowed = {"__future__", "collections.abc", "contextlib", "math", "torch", "typing"}
-    assert {line.split()[1] for line in imports} <= allowed
-
-
-def test_the_files_are_formatted_and_clean(tmp_path: Path) -> None:
-    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent))
-    assert ruff, "ruff is one of the development tools"
-    for k, rule in enumerate(RULES):
-        (tmp_path / f"rule_{k}.py").write_text(export(rule), encoding="utf-8")
-    for command in (["check", "--select=E4,E7,E9,F,I,UP,RET,PIE,C4"], ["format", "--diff"]):
-        done = subprocess.run(
-            [ruff, *command, "--isolated", "--no-cache", "."],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_command_writes_a_file_or_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from descend.cli import main
-
-    assert main(["export", "lion", "--out", str(tmp_path / "lion.py")]) == 0
-    assert (tmp_path / "lion.py").read_text(encoding="utf-8") == export("lion")
-    capsys.readouterr()
-    assert main(["export", "lion"]) == 0
-    assert capsys.readouterr().out == export("lion")
-    assert main(["export", "lion", "--out", str(tmp_path / "none" / "lion.py")]) == 5
-    assert "cannot be written" in capsys.readouterr().err
-    assert main(["export", "liom"]) == 2
-
-
-def test_the_book_shows_what_is_written() -> None:
-    book = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
-    shown = book.split("```python\n")[1].split("\n```")[0]
-    assert shown in export("lamb")
-
-
-@pytest.mark.parametrize("name", ["analyse", "export", "export_layout"])
-def test_examples_in_docstrings(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"descend.study.{name}"))
-    assert (found.failed, found.attempted > 0) == (0, True)
