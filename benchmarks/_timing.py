@@ -22,6 +22,9 @@ FEWEST = 5
 PATIENCE = 3
 """How many times as long as asked to go on where fewer than that were quiet."""
 
+WARMING = 10
+"""Of how many steps one is taken before any is timed: at 1M elements the caches are full after five."""
+
 LONG = 0.2
 """Seconds from which a step takes so long that waking its threads does not count."""
 
@@ -78,9 +81,9 @@ def rounds(contenders: Sequence[Contender], seconds: float, turn: float = 0.02) 
         disturbance, results = 0.0, {}
         for c in [*contenders[shift:], *contenders[:shift]]:
             settle()
+            watch = Disturbance()  # goes through the caches itself
             if repetitions[c.name] > 1 or once[c.name] < LONG:
-                c.turn(1)  # wakes the contender's threads and fills its caches
-            watch = Disturbance()
+                c.turn(-(-repetitions[c.name] // WARMING))  # wakes its threads and fills its caches
             results[c.name] = c.turn(repetitions[c.name])
             disturbance = max(disturbance, watch.share())
         quiet += disturbance <= DISTURBED
