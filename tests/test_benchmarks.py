@@ -120,6 +120,19 @@ def test_the_ceiling_has_a_row_for_every_rule_without_a_fused_path(tmp_path: Pat
         assert [row[5][-1] for row in each[1:]] == ["–", "×"]
 
 
+def test_apart_judges_the_bars_that_are_against_one_other(tmp_path: Path) -> None:
+    (found,) = tables(smoke("apart.py", tmp_path / "apart.md", "--sizes", "16M", "--threads", "1"))
+    whole = "clip_global_norm, adamw, 16M, "
+    assert [row[0] for row in found[1:]] == [
+        "clip_value, adamw, cautious_unscaled, ema_weights, 16M, in times of our AdamW",
+        "adamw, cautious, 16M, in times of our AdamW",
+        f"{whole}in times of our AdamW",
+        f"{whole}against torch: clip_grad_norm_, fused AdamW",
+        "lamb, 16M, in times of our AdamW",
+    ]
+    assert all("× (" in row[2] and row[3] for row in found[1:])
+
+
 def test_kinds_has_a_row_for_every_rule_and_size_and_judges_the_bars(tmp_path: Path) -> None:
     chain = "clip_global_norm, adamw"
     options = ["--threads", "1", "--only", "lion", "adafactor", chain, "muon"]

@@ -64,7 +64,10 @@ def empty_beside(p: torch.Tensor, place: int, dtype: torch.dtype | None = None) 
 
 
 def _ask_for_large_pages(x: torch.Tensor) -> None:
-    """Where the system knows none, or gives them to nobody or to everybody, nothing changes."""
+    """Where the system knows none, or gives them to nobody or to everybody, nothing changes.
+
+    For a tensor alone, not for its room: a byte of a large page takes a whole one.
+    """
     advise, memory = _madvise(), x.untyped_storage()
     if advise is not None:
         start = memory.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
