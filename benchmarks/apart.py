@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from _timing import DISTURBED, Disturbance, Measured, deliver, environment, machine, note, table
+from _timing import DISTURBED, FEWEST, Disturbance, Measured, deliver, environment, machine, note, table
 from kinds import ADAMW, BARS, BEST, OURS, Case, judged
 
 WARM, SECONDS = 10, 0.5
@@ -59,10 +59,11 @@ def measured(rule: str, contenders: list[str], size: str, given: argparse.Namesp
             result = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
             found.append(json.loads(result.stdout))
         done.append((max(share for _, share in found), [seconds for seconds, _ in found]))
-    quiet = [times for share, times in done if share <= DISTURBED]
-    kept = quiet or [times for _, times in done]
+    done.sort(key=lambda item: item[0])
+    quiet = sum(share <= DISTURBED for share, _ in done)
+    kept = [times for _, times in done[: max(quiet, FEWEST)]]
     step = {name: list(times) for name, times in zip(contenders, zip(*kept, strict=True), strict=True)}
-    return Measured(step, {}, rounds=len(done), kept=len(kept), disturbed=len(kept) - len(quiet))
+    return Measured(step, {}, rounds=len(done), kept=len(kept), disturbed=max(0, len(kept) - quiet))
 
 
 def main() -> None:
