@@ -20,7 +20,8 @@ from .glue import ALONE, FIELDS, Records, field
 from .render import Operand, Renderer
 from .schedule import ENTRY, strips_of
 from .strips import Strips
-from .sums import EIGHT, add_up, divide, start_of
+from .sums import add_up, divide, start_of
+from .tiles import BLOCK, Tiles
 from .waiting import waiting
 
 DOMAINS = ("element", "rows", "columns", "left", "right")
@@ -97,9 +98,11 @@ class Driver:
         declared: dict[str, str] = {}
         parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
         for one in self.passes:
-            parts += ["", one.body(declared), "", self._chunk(one, declared)]
-            if one.sums.by_eights:
-                parts += ["", one.eights(declared)]
+            if one.has_body:
+                parts += ["", one.body(declared)]
+            if tiles := Tiles(one):
+                parts += ["", tiles.text(declared)]
+            parts += ["", self._chunk(one, declared)]
             if self._finishes(one):
                 parts += ["", self._finish(one, declared)]
         steps = [k for k in range(1, len(self.passes) + 1) if self.records.wanted(k)]
@@ -210,14 +213,15 @@ class Driver:
             columns = self._extent(out, "columns", entry["tensor"])
             strips = Strips(one, strips_of(self.program))
             strips.begin(out, bases, columns, field(out, "scratch"), entry["strip"])
-            if one.sums.by_eights:
-                with out.each("few", length, step=EIGHT) as few:
-                    left = out.emit(f"sub i64 {length}, {few}")
-                    less = out.emit(f"icmp slt i64 {left}, {EIGHT}")
-                    count = out.emit(f"select i1 {less}, i64 {left}, i64 {EIGHT}")
-                    first = out.emit(f"add i64 {offset}, {few}")
-                    self._rows(out, one, bases, columns, first, count)
-                    strips.add_eights(out, bases, columns, first, count)
+            if tiles := Tiles(one):
+                with out.each("block", length, step=BLOCK) as block:
+                    left = out.emit(f"sub i64 {length}, {block}")
+                    less = out.emit(f"icmp slt i64 {left}, {BLOCK}")
+                    count = out.emit(f"select i1 {less}, i64 {left}, i64 {BLOCK}")
+                    first = out.emit(f"add i64 {offset}, {block}")
+                    if one.has_body:
+                        self._rows(out, one, bases, columns, first, count)
+                    tiles.call(out, bases, columns, first, count)
             else:
                 self._rows(out, one, bases, columns, offset, length)
         else:

@@ -7,6 +7,7 @@ its place nor on how the work was cut. How sums are kept, `sums` says.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from . import chance
 from .compiler import divider_is_slow, prefetches_far
 from .emit import STORAGE, Lanes, Lines, compute_type
 from .sums import FOUR, Sums
+
+_LIGHT = frozenset(["add", "sub", "mul", "neg", "fma", "abs", "sign", "where", "minimum", "maximum"])
+_LIGHT |= frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+"""Operations that take less than fetching an element would."""
 
 AHEAD = 2048
 """Bytes ahead of the loop that are fetched already: dividing and rooting, the loop itself looks less far."""
@@ -101,9 +106,26 @@ class Renderer:
     def sums(self) -> Sums:
         """The pass's sums."""
         into = {n: self.vector(n).symbol for n in self.one.reductions if scope(n) == "rows"}
-        kept = (word for word in self.one.reads if word not in self.one.written)
-        stays = [name(word) for word in kept if self.program.domains[word] == "element"]
-        return Sums(self.one, self.lanes, self.scalars, into, stays)
+        return Sums(self.one, self.lanes, self.scalars, into, self._again)
+
+    @cached_property
+    def _again(self) -> dict[Node, set[str]]:
+        """What can be computed a second time, at little cost for an element, and the domains it differs by."""
+        found = {n: set[str]() for n in self.scalars if not n.is_condition}
+        for n, operand in self.operands.items():
+            if operand.table == "vectors" or n.word not in self.one.written:
+                found[n] = {operand.domain}
+        for n in self.one.body:
+            if all(a in found or a.op == "const" for a in n.args):
+                differs = {domain for a in n.args for domain in found.get(a, ())}
+                if n.op in _LIGHT or differs in ({"rows"}, {"columns"}):
+                    found[n] = differs
+        return found
+
+    @property
+    def has_body(self) -> bool:
+        """Whether anything is left to do for a run of elements beside sums by column that are tiled."""
+        return bool(self.one.written) or self.sums.by_run
 
     @cached_property
     def scalars(self) -> dict[Node, tuple[str, int]]:
@@ -138,8 +160,8 @@ class Renderer:
         """Symbol, storage type and domain of every address that the body takes."""
         found = [(x.symbol, x.dtype, x.domain) for x in self.operands.values()]
         found += [(self.vector(n).symbol, "float64", "rows") for n in self.sums.rows]
-        found += [(f"%strip{k}", "float64", "strip") for k in range(len(self.sums.columns))]
-        return found + [(f"%part{k}", "float32", "strip") for k in self.sums.by_eights]
+        strips = (k for k in range(len(self.sums.columns)) if k not in self.sums.tiled)
+        return found + [(f"%strip{k}", "float64", "strip") for k in strips]
 
     def body(self, declared: dict[str, str]) -> str:
         """The function that does one run of elements.
@@ -169,33 +191,52 @@ class Renderer:
 
     def _run(self, declared: dict[str, str]) -> list[str]:
         """What is done with one run of elements."""
-        width, lanes, sums = self.width, self.lanes, self.sums
+        width, sums = self.width, self.sums
         out = Lines([], declared)
-        values = self._before(out)
-        nan_bits = {n: lanes.nan_bits(out, values[n]) for n in map(self._bound, self.one.body) if n in values}
+        values, nan_bits = self.leaves(out)
         sums.start(out)
-        done = "0"
-        if sums.by_fours:
-            done = out.emit(f"and i64 %n, {-FOUR * width}")
-            with out.each("four", done, step=FOUR * width) as i:
-                places = [i, *(out.emit(f"add i64 {i}, {k * width}") for k in range(1, FOUR))]
-                found = [self._elements(out, values, nan_bits, at, None, fours=True) for at in places]
-                sums.add_four(out, found)
+        done = self._fours(out, values, nan_bits) if sums.by_fours else "0"
         full = out.emit(f"and i64 %n, {-width}")
         with out.each("one", full, done, width) as i:
             self._elements(out, values, nan_bits, i, None)
         out.when(out.emit(f"icmp ne i64 {full}, %n"), "rest", "done")
-        index = ", ".join(f"i64 {k}" for k in range(width))
-        left = out.emit(f"sub i64 %n, {full}")
-        mask = out.emit(f"icmp ult <{width} x i64> <{index}>, {lanes.splat(out, left, 'i64')}")
-        self._elements(out, values, nan_bits, full, mask)
+        self._elements(out, values, nan_bits, full, self.mask(out, full, "%n"))
         out.label("done")
         sums.finish(out)
         return out.lines
 
-    def eights(self, declared: dict[str, str]) -> str:
-        """The function that adds up what a few rows have left in float32."""
-        return self.sums.eights(self.number, {n: x.dtype for n, x in self.operands.items()}, declared)
+    def _fours(self, out: Lines, leaves: dict[Node, str], nan_bits: dict[Node, str]) -> str:
+        """Four vectors of elements at a time, as far as that goes; where it ends.
+
+        Where nothing is written, all can be computed again, so four fours are summed before they are widened.
+        """
+        width, sums = self.width, self.sums
+        done = out.emit(f"and i64 %n, {-FOUR * width}")
+
+        def four(i: str) -> list[dict[Node, str]]:
+            places = [i, *(out.emit(f"add i64 {i}, {k * width}") for k in range(1, FOUR))]
+            return [self._elements(out, leaves, nan_bits, at, None, fours=True) for at in places]
+
+        if self.one.written:
+            with out.each("four", done, step=FOUR * width) as i:
+                sums.add_four(out, four(i))
+            return done
+        with out.each("fours", done, step=FOUR * FOUR * width) as first:
+            end = out.emit(f"add i64 {first}, {FOUR * FOUR * width}")
+            end = out.emit(f"select i1 {out.emit(f'icmp slt i64 {end}, {done}')}, i64 {end}, i64 {done}")
+            sums.start_fours(out)
+            with out.each("four", end, first, FOUR * width) as i:
+                sums.add_to_fours(out, four(i))
+            for k, n in sums.widen_fours(out):
+                with out.each(f"again{k}", end, first, width) as i:
+                    sums.add_one(out, k, n, self.evaluate(out, leaves, nan_bits, i, None)[0])
+        return done
+
+    def mask(self, out: Lines, start: str, stop: str) -> str:
+        """Which elements of the vector from `start` on come before `stop`."""
+        index = ", ".join(f"i64 {k}" for k in range(self.width))
+        left = out.emit(f"sub i64 {stop}, {start}")
+        return out.emit(f"icmp ult <{self.width} x i64> <{index}>, {self.lanes.splat(out, left, 'i64')}")
 
     def _bound(self, n: Node) -> Node | None:
         """The argument of a minimum or maximum that does not change along a run."""
@@ -211,8 +252,13 @@ class Renderer:
         """Whether an operand has another value at every place of a run."""
         return operand.domain != "rows" or not self.program.is_matrix(self.number)
 
-    def _before(self, out: Lines) -> dict[Node, str]:
-        """What does not change along a run: the row of scalars, and what is one number a row."""
+    def leaves(
+        self, out: Lines, bases: Mapping[str, str] | None = None
+    ) -> tuple[dict[Node, str], dict[Node, str]]:
+        """What does not change along a run: the row of scalars, and what is one number a row; bits of bounds.
+
+        `bases` are the addresses of operands, where they are not their symbols.
+        """
         lanes = self.lanes
         values: dict[Node, str] = {}
         for n, (row, k) in self.scalars.items():
@@ -226,10 +272,16 @@ class Renderer:
             elif lanes.precision == "float32":
                 value = out.emit(f"fptrunc double {value} to float")
             values[n] = lanes.splat(out, value, "i1" if n.is_condition else lanes.scalar)
-        for n, operand in self.operands.items():
+        for n, operand in self._given(bases):
             if not self._inside(operand):
-                values[n] = lanes.load_one(out, operand.symbol, operand.dtype)
-        return values
+                at = operand.symbol if bases is None else bases[operand.symbol]
+                values[n] = lanes.load_one(out, at, operand.dtype)
+        nan_bits = {n: lanes.nan_bits(out, values[n]) for n in map(self._bound, self.one.body) if n in values}
+        return values, nan_bits
+
+    def _given(self, bases: Mapping[str, str] | None) -> list[tuple[Node, Operand]]:
+        """The operands, or those that have an address."""
+        return [(n, x) for n, x in self.operands.items() if bases is None or x.symbol in bases]
 
     def _elements(
         self,
@@ -242,21 +294,43 @@ class Renderer:
     ) -> dict[Node, str]:
         """One vector of elements and its sums, with `fours` but those that are added by fours; all values."""
         lanes = self.lanes
+        values, pointers = self.evaluate(out, leaves, nan_bits, index, mask)
+        for n, at in pointers.items():
+            # columns are few and stay in the cache; what goes past it is not to be fetched
+            near = self.operands[n].domain == "columns" or (n.op == "name" and n.word in self.past)
+            if mask is None and not near and not prefetches_far():
+                lanes.fetch(out, at, AHEAD)
+        self.sums.add(out, values, index, mask, fours)
+        for word, n in self.one.written.items():
+            operand, past = self.operands[name(word)], word in self.past
+            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask, past)
+        return values
+
+    def evaluate(
+        self,
+        out: Lines,
+        leaves: dict[Node, str],
+        nan_bits: dict[Node, str],
+        index: str,
+        mask: str | None,
+        bases: Mapping[str, str] | None = None,
+        wanted: Container[Node] | None = None,
+    ) -> tuple[dict[Node, str], dict[Node, str]]:
+        """One vector of elements: all values, or those `wanted`, and the addresses of operands."""
+        lanes = self.lanes
         values = dict(leaves)
         pointers: dict[Node, str] = {}
-        for n, operand in self.operands.items():
+        for n, operand in self._given(bases):
             if n in values:
                 continue
-            at = f"ptr {operand.symbol}, i64 {index}"
-            pointers[n] = out.emit(f"getelementptr {STORAGE[operand.dtype]}, {at}")
-            # columns are few and stay in the cache; what goes past it is not to be fetched
-            near = operand.domain == "columns" or (n.op == "name" and n.word in self.past)
-            if mask is None and not near and not prefetches_far():
-                lanes.fetch(out, pointers[n], AHEAD)
+            base = operand.symbol if bases is None else bases[operand.symbol]
+            pointers[n] = out.at(STORAGE[operand.dtype], base, index)
             if operand.table == "vectors" or n.word in self.one.reads:
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
         labels = {n: f"{row}[{k}]" for n, (row, k) in self.scalars.items()}
         for n in self.one.body:
+            if wanted is not None and n not in wanted:
+                continue
             note = f"{self.program.labels[n]} = {text(n, labels)}"
             if is_random(n):
                 place = out.emit(f"add i64 %first, {index}")
@@ -276,11 +350,7 @@ class Renderer:
                 limit = lanes.value(bound, values)
                 values[n] = lanes.bounded(out, n.op, limit, x, nan_bits.get(bound), note)
             labels[n] = self.program.labels[n]
-        self.sums.add(out, values, index, mask, fours)
-        for word, n in self.one.written.items():
-            operand, past = self.operands[name(word)], word in self.past
-            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask, past)
-        return values
+        return values, pointers
 
 
 def _holds(out: Lines, value: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .emit import STORAGE, Lines
+from .emit import Lines
 from .render import Renderer
 from .sums import add_up, divide, start_of
 
@@ -25,28 +25,16 @@ class Strips:
         return bool(self.one.sums.columns)
 
     def begin(self, out: Lines, bases: dict[str, str], columns: str, scratch: str, place: str) -> None:
-        """Sums of nothing, and where those of a few rows are kept in float32."""
+        """Sums of nothing, and where those of some rows are kept in float32."""
         strips, at = self.one.sums.columns, out.at("double", scratch, place)
         for k, n in enumerate(strips):
             mine = bases[f"%strip{k}"] = self._strip(out, at, columns, k)
             with out.each(f"blank{k}", columns) as i:
                 out.do(f"store double {start_of(n)}, ptr {out.at('double', mine, i)}")
-        for k in self.one.sums.by_eights:
+        for k in self.one.sums.tiled:
             mine = bases[f"%part{k}"] = self._strip(out, at, columns, len(strips) + k)
             with out.each(f"zero{k}", columns) as i:
                 out.do(f"store float 0.0, ptr {out.at('float', mine, i)}")
-
-    def add_eights(self, out: Lines, bases: dict[str, str], columns: str, first: str, count: str) -> None:
-        """Add up what so many rows have left in float32."""
-        one = self.one
-        given = [f"i64 {columns}", f"i64 {count}"]
-        for k, n in one.sums.by_eights.items():
-            given += [f"ptr {bases[f'%strip{k}']}", f"ptr {bases[f'%part{k}']}"]
-            if one.sums.columns[k] not in one.one.rough:
-                operand = one.operands[n]
-                at = out.at(STORAGE[operand.dtype], bases[operand.symbol], out.place(first, columns, 0))
-                given.append(f"ptr {at}")
-        out.do(f"call void @eights{one.number}({', '.join(given)})")
 
     def join(self, out: Lines, entry: dict[str, str], columns: str, scratch: str, joins: str) -> str:
         """Add the strips of the chunk and of its neighbours, as far as they are done.

@@ -1,40 +1,39 @@
 """Renders the sums of a pass: in float64, lane by lane, in an order that only the cut into chunks decides.
 
 Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
-float32, by fours of a run of elements, or by eights of a column. Where the sum of these few is so large or so
-small that float32 could lose something, their squares are formed in float64, where they are exact.
+float32: along a run of elements by fours, or by sixteens where all can be computed again; down a column by
+`tiles`. Where the sum of these few is so large or so small that float32 could lose something, their squares
+are formed in float64, where they are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 from ...formula.nodes import Node, scope, text
 from ...formula.program import Pass
-from .emit import STORAGE, Lanes, Lines
+from .emit import Lanes, Lines
 
 FOUR = 4
-"""How many vectors of squares are added before they are widened."""
-
-EIGHT = 8
-"""How many rows of squares are added by column before they are widened."""
+"""How many vectors of squares are added before they are widened, or how many such fours."""
 
 
 @dataclass(frozen=True)
 class Sums:
     """The sums of one pass.
 
-    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row; `stays`
-    the operands that have a value for every element and keep it.
+    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row; `again`
+    what can be computed a second time, at little cost.
     """
 
     one: Pass
     lanes: Lanes
     scalars: Collection[Node]
     into: dict[Node, str]
-    stays: Collection[Node]
+    again: Collection[Node]
 
     @cached_property
     def tensor(self) -> list[Node]:
@@ -58,16 +57,18 @@ class Sums:
         return [n for n in found if len(x := self._factors(n)) == 2 and x[0] == x[1]]
 
     @cached_property
-    def by_eights(self) -> dict[int, Node]:
-        """The sums by column of squares that float32 adds over a few rows: their place, what is squared.
-
-        Only of what stays, for it is read again where float32 could lose something; rough sums may lose it.
-        """
+    def tiled(self) -> dict[int, Node]:
+        """The sums by column of squares that float32 adds over some rows: their place, what is squared."""
         if self.lanes.precision != "float32":
             return {}
         squares = {k: self._factors(n) for k, n in enumerate(self.columns) if not _is_largest(n)}
         alike = {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1]}
-        return {k: x for k, x in alike.items() if x in self.stays or self.columns[k] in self.one.rough}
+        return {k: x for k, x in alike.items() if x in self.again}
+
+    @property
+    def by_run(self) -> bool:
+        """Whether something is summed along a run of elements, or into a column by each of them."""
+        return bool(self._lanewise) or len(self.tiled) < len(self.columns)
 
     @property
     def _lanewise(self) -> list[Node]:
@@ -85,6 +86,8 @@ class Sums:
         for k, n in enumerate(self._lanewise):
             start = f"<{', '.join([f'double {start_of(n)}'] * self.lanes.width)}>"
             out.lines += [f"  %sum{k} = alloca {wide}", f"  store {wide} {start}, ptr %sum{k}"]
+            if n in self.by_fours:
+                out.do(*(f"{at} = alloca {self.lanes.vector}" for at in _four(k)))
 
     def add(
         self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
@@ -93,68 +96,72 @@ class Sums:
         for k, n in enumerate(self._lanewise):
             if not (fours and n in self.by_fours):
                 self._add(out, f"%sum{k}", n, values, mask)
-        for k, n in enumerate(self.columns):
-            if k in self.by_eights and mask is None:
-                at = out.at("float", f"%part{k}", index)
-                x, before = values[self.by_eights[k]], self.lanes.load(out, at, "float32", None)
-                after = self.lanes.operation(out, "fma", [x, x, before], text(n))
-                self.lanes.put(out, after, at, "float32", None)
-            else:
-                at = out.at("double", f"%strip{k}", index)
-                self._add(out, at, n, values, mask, in_memory=True)
+        for k in range(len(self.columns)):
+            if k not in self.tiled:
+                self.add_to_column(out, k, values, index, mask)
+
+    def add_to_column(
+        self, out: Lines, k: int, values: dict[Node, str], index: str, mask: str | None
+    ) -> None:
+        """Add one vector of elements to a sum by column."""
+        at = out.at("double", f"%strip{k}", index)
+        self._add(out, at, self.columns[k], values, mask, in_memory=True)
 
     def add_four(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
         """Add four vectors of elements to what is added by fours."""
-        lanes, wide = self.lanes, self.lanes.wide
-        for k, n in enumerate(self._lanewise):
-            if n not in self.by_fours:
-                continue
+        lanes = self.lanes
+        for k, n in self._fours():
             a, b, c, d = (lanes.value(self._factors(n)[0], values) for values in vectors)
             pairs = [
                 lanes.operation(out, "fma", [y, y, lanes.operation(out, "mul", [x, x])])
                 for x, y in ((a, b), (c, d))
             ]
-            four = lanes.operation(out, "add", pairs, text(n))
-            out.when(lanes.is_usual(out, four), f"usual{k}", f"other{k}")
-            before = out.emit(f"load {wide}, ptr %sum{k}")
-            after = out.emit(f"fadd {wide} {before}, {lanes.widen(out, four)}")
-            out.do(f"store {wide} {after}, ptr %sum{k}, align 8", f"br label %added{k}")
-            out.lines.append(f"other{k}:")
-            for values in vectors:
-                self._add(out, f"%sum{k}", n, values, None)
-            out.label(f"added{k}")
+            with self._unless_usual(out, k, lanes.operation(out, "add", pairs, text(n))):
+                for values in vectors:
+                    self._add(out, f"%sum{k}", n, values, None)
 
-    def eights(self, number: int, dtypes: dict[Node, str], declared: dict[str, str]) -> str:
-        """The function that adds what float32 has summed over a few rows to the strips of a chunk.
+    def start_fours(self, out: Lines) -> None:
+        """Before some fours that are added before they are widened: sums of nothing."""
+        zeros = f"{self.lanes.vector} zeroinitializer"
+        for k, _ in self._fours():
+            out.do(*(f"store {zeros}, ptr {at}" for at in _four(k)))
 
-        `dtypes` are the storage types of what is squared, which begins at `%rows`.
-        """
-        out, lanes, sums = Lines([], declared), self.lanes, Lanes("float64", self.lanes.width)
-        whole = out.emit(f"and i64 %columns, {-lanes.width}")
-        signature = "i64 %columns, i64 %rows"
-        for k, x in self.by_eights.items():
-            n = self.columns[k]
-            rough = n in self.one.rough
-            signature += f", ptr %strip{k}, ptr %part{k}" + ("" if rough else f", ptr %rows{k}")
-            with out.each(f"vector{k}", whole, step=lanes.width) as i:
-                strip, part = out.at("double", f"%strip{k}", i), out.at("float", f"%part{k}", i)
-                few = lanes.load(out, part, "float32", None)
-                lanes.put(out, lanes.constant(0), part, "float32", None)
-                if not rough:
-                    out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
-                before = sums.load(out, strip, "float64", None)
-                after = sums.operation(out, "add", [before, lanes.widen(out, few)], text(n))
-                sums.put(out, after, strip, "float64", None)
-                if rough:
-                    continue
-                out.do(f"br label %added{k}")
-                out.lines.append(f"other{k}:")
-                with out.each(f"row{k}", "%rows") as row:
-                    at = out.at(STORAGE[dtypes[x]], f"%rows{k}", out.place(row, "%columns", i))
-                    self._add(out, strip, n, {x: lanes.load(out, at, dtypes[x], None)}, None, in_memory=True)
-                out.label(f"added{k}")
-        head = f"define internal void @eights{number}({signature}) #0 {{"
-        return "\n".join([head, *out.lines, "  ret void", "}"])
+    def add_to_fours(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
+        """Add four vectors of elements, each to the sum of its place."""
+        lanes = self.lanes
+        for k, n in self._fours():
+            for at, values in zip(_four(k), vectors, strict=True):
+                x, before = lanes.value(self._factors(n)[0], values), out.emit(f"load {lanes.vector}, ptr {at}")
+                after = lanes.operation(out, "fma", [x, x, before], text(n))
+                out.do(f"store {lanes.vector} {after}, ptr {at}")
+
+    def widen_fours(self, out: Lines) -> Iterator[tuple[int, Node]]:
+        """Add each of these sums to its own, but where they are unusual, which the caller does instead."""
+        lanes = self.lanes
+        for k, n in self._fours():
+            a, b, c, d = (out.emit(f"load {lanes.vector}, ptr {at}") for at in _four(k))
+            pairs = [lanes.operation(out, "add", [x, y]) for x, y in ((a, b), (c, d))]
+            with self._unless_usual(out, k, lanes.operation(out, "add", pairs)):
+                yield k, n
+
+    def add_one(self, out: Lines, k: int, n: Node, values: dict[Node, str]) -> None:
+        """Add one vector of elements to one sum along a run."""
+        self._add(out, f"%sum{k}", n, values, None)
+
+    def _fours(self) -> Iterator[tuple[int, Node]]:
+        return ((k, n) for k, n in enumerate(self._lanewise) if n in self.by_fours)
+
+    @contextmanager
+    def _unless_usual(self, out: Lines, k: int, few: str) -> Iterator[None]:
+        """Add what float32 has added, or else what follows here does so in float64."""
+        lanes, wide = self.lanes, self.lanes.wide
+        out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
+        before = out.emit(f"load {wide}, ptr %sum{k}")
+        after = out.emit(f"fadd {wide} {before}, {lanes.widen(out, few)}")
+        out.do(f"store {wide} {after}, ptr %sum{k}, align 8", f"br label %added{k}")
+        out.lines.append(f"other{k}:")
+        yield
+        out.label(f"added{k}")
 
     def _add(
         self,
@@ -210,6 +217,11 @@ class Sums:
             before = out.emit(f"load {one.vector}, ptr {at}")
             total = one.operation(out, operation, [before, total])
         out.do(f"store {one.vector} {total}, ptr {at}")
+
+
+def _four(k: int) -> list[str]:
+    """Where a sum by fours stands until it is widened."""
+    return [f"%four{k}.{j}" for j in range(FOUR)]
 
 
 def _is_largest(reduction: Node) -> bool:
