@@ -6,13 +6,13 @@ import torch
 
 import descend
 from descend.formula.vocabulary import sqrt
-from descend.kernels.cpu import render
+from descend.kernels.cpu import sweep
 
 
 @pytest.fixture(autouse=True)
 def made_of_multiplications(monkeypatch):
     """Also where the divider is quick; a machine without AVX-512 has only the divider."""
-    monkeypatch.setattr(render, "divider_is_slow", lambda: True)
+    monkeypatch.setattr(sweep, "divider_is_slow", lambda: True)
 
 
 def root(p, g):

@@ -91,6 +91,12 @@ class Program:
         return tuple(n for one in self.passes for n in one.reductions if scope(n) in ("rows", "columns"))
 
     @cached_property
+    def meets(self) -> tuple[int, ...]:
+        """The passes that sum over all tensors."""
+        passes = enumerate(self.passes)
+        return tuple(k for k, one in passes if any(scope(n) == "global" for n in one.reductions))
+
+    @cached_property
     def folds(self) -> bool:
         """Whether numbers of rows or columns are summed by row or column again, which only torch_ops does."""
         inner = [n for one in self.passes if one.domain != "element" for n in one.reductions]

@@ -91,7 +91,7 @@ class ScalarProgram:
         """The row and the new scalar states; division by zero gives infinity or NaN."""
         try:
             row, states = self._numbers(*values)
-            if self._takes_roots and any(isinstance(x, complex) for x in (*row, *states)):
+            if self._takes_roots and complex in map(type, (*row, *states)):
                 raise ValueError("a root of a negative number, which Python makes complex")
         except (ArithmeticError, ValueError, TypeError):
             with np.errstate(all="ignore"):

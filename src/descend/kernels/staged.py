@@ -47,7 +47,7 @@ class StagedPlan(Protocol):
 
 def launch_together(plans: Sequence[StagedPlan]) -> None:
     """One step of several plans: those that sum over all tensors pass by pass, the others one by one."""
-    summing = [plan for plan in plans if any(scope(n) == "global" for n in plan.program.final.reductions)]
+    summing = [plan for plan in plans if plan.program.meets]
     if len(summing) > 1:
         launch_by_passes(summing)
     for plan in plans:
@@ -78,10 +78,7 @@ def rounds(programs: tuple[Program, ...]) -> list[list[tuple[int, int]]]:
     wait there for each other.
     Raises UsageError where programs sum over all tensors in different ways.
     """
-    meets = [
-        [k for k, one in enumerate(program.passes) if any(scope(n) == "global" for n in one.reductions)]
-        for program in programs
-    ]
+    meets = [program.meets for program in programs]
     if len({len(places) for places in meets if places}) > 1:
         raise UsageError(
             "parameters whose rules sum over all tensors in different passes cannot share an optimizer"

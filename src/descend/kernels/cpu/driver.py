@@ -17,10 +17,11 @@ from ...formula.program import Program
 from .compiler import is_x86
 from .emit import Lines
 from .glue import ALONE, FIELDS, Records, field
-from .render import Operand, Renderer
+from .render import Body
 from .schedule import ENTRY, strips_of
 from .strips import Strips
 from .sums import add_up, divide, start_of
+from .sweep import Operand, Sweep
 from .tiles import BLOCK, Tiles
 from .waiting import waiting
 
@@ -80,9 +81,9 @@ class Driver:
         return Records(self.program)
 
     @cached_property
-    def passes(self) -> list[Renderer]:
+    def passes(self) -> list[Sweep]:
         """Every pass."""
-        return [Renderer(self.program, self.dtypes, self.width, k) for k in range(len(self.program.passes))]
+        return [Sweep(self.program, self.dtypes, self.width, k) for k in range(len(self.program.passes))]
 
     @cached_property
     def _after(self) -> list[list[int]]:
@@ -99,7 +100,7 @@ class Driver:
         parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
         for one in self.passes:
             if one.has_body:
-                parts += ["", one.body(declared)]
+                parts += ["", Body(one).text(declared)]
             if tiles := Tiles(one):
                 parts += ["", tiles.text(declared)]
             parts += ["", self._chunk(one, declared)]
@@ -112,7 +113,7 @@ class Driver:
         parts += ["", _MODE if is_x86() else _NO_MODE, "", self._run(), "", *declared.values()]
         return "\n".join([*parts, 'attributes #0 = { nounwind "prefer-vector-width"="512" }', ""])
 
-    def _finishes(self, one: Renderer) -> bool:
+    def _finishes(self, one: Sweep) -> bool:
         """Whether the last chunk of a tensor has something to do, or others wait for it."""
         return one.number + 1 < len(self.passes) or bool(one.one.reductions)
 
@@ -172,7 +173,7 @@ class Driver:
 
     # -- one chunk -------------------------------------------------------------------------------------
 
-    def _chunk(self, one: Renderer, declared: dict[str, str]) -> str:
+    def _chunk(self, one: Sweep, declared: dict[str, str]) -> str:
         """Wait for what the chunk needs, run the pass over it, and finish the tensor after its last chunk."""
         out = Lines([], declared)
         entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
@@ -206,37 +207,27 @@ class Driver:
         head = f"define internal void @chunk{one.number}(ptr %ctx, ptr %entry) #0 {{"
         return "\n".join([head, *out.lines, "  ret void", "}"])
 
-    def _sweep(self, out: Lines, one: Renderer, bases: dict[str, str], entry: dict[str, str]) -> None:
+    def _sweep(self, out: Lines, one: Sweep, bases: dict[str, str], entry: dict[str, str]) -> None:
         """The pass over a chunk."""
-        offset, length = entry["offset"], entry["length"]
+        offset, length, body = entry["offset"], entry["length"], Body(one)
         if self.program.is_matrix(one.number):
             columns = self._extent(out, "columns", entry["tensor"])
             strips = Strips(one, strips_of(self.program))
             strips.begin(out, bases, columns, field(out, "scratch"), entry["strip"])
             if tiles := Tiles(one):
                 with out.each("block", length, step=BLOCK) as block:
-                    left = out.emit(f"sub i64 {length}, {block}")
-                    less = out.emit(f"icmp slt i64 {left}, {BLOCK}")
-                    count = out.emit(f"select i1 {less}, i64 {left}, i64 {BLOCK}")
+                    count = out.sooner(out.emit(f"sub i64 {length}, {block}"), f"{BLOCK}")
                     first = out.emit(f"add i64 {offset}, {block}")
                     if one.has_body:
-                        self._rows(out, one, bases, columns, first, count)
+                        body.call(out, bases, out.place(first, columns, 0), columns, first, count)
                     tiles.call(out, bases, columns, first, count)
             else:
-                self._rows(out, one, bases, columns, offset, length)
+                body.call(out, bases, out.place(offset, columns, 0), columns, offset, length)
         else:
-            one.call(out, bases, offset, length, offset, offset)
+            body.call(out, bases, offset, length, offset, "1")
         if one.past and is_x86():
             out.declared["fence"] = "declare void @llvm.x86.sse.sfence()"
             out.do("call void @llvm.x86.sse.sfence()")
-
-    def _rows(
-        self, out: Lines, one: Renderer, bases: dict[str, str], columns: str, first: str, count: str
-    ) -> None:
-        """The pass over so many rows."""
-        with out.each("row", count) as r:
-            row = out.emit(f"add i64 {first}, {r}")
-            one.call(out, bases, out.place(row, columns, 0), columns, row, "0")
 
     def _base(self, out: Lines, operand: Operand, tensor: str) -> str:
         width = len(self.program.operands if operand.table == "addresses" else self.program.vectors)
@@ -259,7 +250,7 @@ class Driver:
 
     # -- the end of a pass over a tensor ---------------------------------------------------------------
 
-    def _finish(self, one: Renderer, declared: dict[str, str]) -> str:
+    def _finish(self, one: Sweep, declared: dict[str, str]) -> str:
         """After the last chunk of a tensor: add up, compute what the next pass needs, and let it begin."""
         out, number = Lines([], declared), one.number
         entry = {word: out.load("i64", "%entry", k, word) for k, word in enumerate(ENTRY) if k}
@@ -307,7 +298,7 @@ class Driver:
     def _record(self, out: Lines, tensor: str) -> str:
         return out.at("double", field(out, "records"), out.place(tensor, self.records.width, 0))
 
-    def _join(self, out: Lines, one: Renderer, entry: dict[str, str]) -> None:
+    def _join(self, out: Lines, one: Sweep, entry: dict[str, str]) -> None:
         """The sums of a tensor's chunks, in their order, into its record."""
         width, record = len(one.sums.tensor), self._record(out, entry["tensor"])
         places = {n: out.at("double", record, self.records.sums[n]) for n in one.sums.tensor}
@@ -321,7 +312,7 @@ class Driver:
             if n.op == "mean_tensor":
                 divide(out, at, self._extent(out, one.one.domain, entry["tensor"]))
 
-    def _meet(self, out: Lines, one: Renderer) -> None:
+    def _meet(self, out: Lines, one: Sweep) -> None:
         """The sums over all tensors, in their order."""
         everyone = field(out, "all")
         found = [n for n in one.sums.tensor if scope(n) == "global"]

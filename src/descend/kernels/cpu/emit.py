@@ -120,6 +120,10 @@ class Lines:
         """row * width + column."""
         return self.emit(f"add i64 {self.emit(f'mul i64 {row}, {width}')}, {column}")
 
+    def sooner(self, one: str, other: str) -> str:
+        """The smaller of two whole numbers."""
+        return self.emit(f"select i1 {self.emit(f'icmp slt i64 {one}, {other}')}, i64 {one}, i64 {other}")
+
     def label(self, name: str) -> None:
         """Begin a block, which the one before runs into."""
         self.lines += [f"  br label %{name}", f"{name}:"]
@@ -192,6 +196,12 @@ class Lanes:
             f"shufflevector <{self.width} x {kind}> {one}, <{self.width} x {kind}> poison, {zero}"
         )
 
+    def mask(self, out: Lines, start: str, stop: str) -> str:
+        """Which elements of the vector from `start` on come before `stop`."""
+        index = ", ".join(f"i64 {k}" for k in range(self.width))
+        left = out.emit(f"sub i64 {stop}, {start}")
+        return out.emit(f"icmp ult <{self.width} x i64> <{index}>, {self.splat(out, left, 'i64')}")
+
     def operation(self, out: Lines, op: str, arguments: list[str], note: str = "") -> str:
         """One operation of a formula on vectors."""
         v = self.vector
@@ -229,17 +239,23 @@ class Lanes:
         """The vector of a node: a constant, or what has been computed."""
         return self.constant(n.number) if n.op == "const" else values[n]
 
-    def is_usual(self, out: Lines, total: str) -> str:
+    def is_usual(self, out: Lines, *totals: str) -> str:
         """Whether all sums of a few squares are numbers of which float32 has lost nothing.
 
         Above 2**127 it may have overflowed, below 2**-96 squares may have sunk into the denormal numbers.
         """
         assert self.precision == "float32"
-        bits = out.emit(f"bitcast {self.vector} {total} to {self._bits}")
-        above = out.emit(f"sub {self._bits} {bits}, {self._integers(_bits_of(-96))}")
-        usual = out.emit(f"icmp ult {self._bits} {above}, {self._integers(_bits_of(127) - _bits_of(-96))}")
+        least = self._integers(_bits_of(-96))
+        above = [out.emit(f"sub {self._bits} {self._as_bits(out, total)}, {least}") for total in totals]
+        most, *others = above
+        for one in others:
+            most = out.call(f"llvm.umax.v{self.width}i32", self._bits, (self._bits, most), (self._bits, one))
+        usual = out.emit(f"icmp ult {self._bits} {most}, {self._integers(_bits_of(127) - _bits_of(-96))}")
         all_of_them = out.emit(f"bitcast {self.truth} {usual} to i{self.width}")
         return out.emit(f"icmp eq i{self.width} {all_of_them}, -1")
+
+    def _as_bits(self, out: Lines, value: str) -> str:
+        return out.emit(f"bitcast {self.vector} {value} to {self._bits}")
 
     def nan_bits(self, out: Lines, value: str) -> str:
         """Bits that make a NaN of any number where `value` is NaN, and change nothing elsewhere."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .emit import Lines
-from .render import Renderer
 from .sums import add_up, divide, start_of
+from .sweep import Sweep
 
 
 @dataclass(frozen=True)
 class Strips:
     """The sums by column of one pass. `most` are the strips that a chunk keeps, at most, in any pass."""
 
-    one: Renderer
+    one: Sweep
     most: int
 
     def __bool__(self) -> bool:

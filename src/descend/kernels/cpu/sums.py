@@ -8,7 +8,7 @@ are formed in float64, where they are exact.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,14 +25,13 @@ FOUR = 4
 class Sums:
     """The sums of one pass.
 
-    `scalars` are the values that are known before it; `into` the symbol of the place of a sum by row; `again`
-    what can be computed a second time, at little cost.
+    `scalars` are the values that are known before it; `again` what can be computed a second time, at little
+    cost.
     """
 
     one: Pass
     lanes: Lanes
     scalars: Collection[Node]
-    into: dict[Node, str]
     again: Collection[Node]
 
     @cached_property
@@ -65,15 +64,22 @@ class Sums:
         alike = {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1]}
         return {k: x for k, x in alike.items() if x in self.again}
 
+    @cached_property
+    def crossed(self) -> dict[Node, Node]:
+        """The sums by row of squares that are tiled too: what is squared."""
+        squares = {n: self._factors(n) for n in self.rows if self.tiled and not _is_largest(n)}
+        alike = {n: x[0] for n, x in squares.items() if len(x) == 2 and x[0] == x[1]}
+        return {n: x for n, x in alike.items() if x in self.tiled.values()}
+
     @property
     def by_run(self) -> bool:
         """Whether something is summed along a run of elements, or into a column by each of them."""
         return bool(self._lanewise) or len(self.tiled) < len(self.columns)
 
-    @property
+    @cached_property
     def _lanewise(self) -> list[Node]:
         """What a run of elements adds up into one number."""
-        return [*self.tensor, *self.rows]
+        return [*self.tensor, *(n for n in self.rows if n not in self.crossed)]
 
     def _factors(self, reduction: Node) -> tuple[Node, ...]:
         """What is multiplied for a sum, or the one value that is summed."""
@@ -81,13 +87,24 @@ class Sums:
         return n.args if n.op == "mul" and n not in self.scalars else (n,)
 
     def start(self, out: Lines) -> None:
-        """Before a run: sums of nothing."""
-        wide = self.lanes.wide
+        """Before a chunk: sums of nothing."""
         for k, n in enumerate(self._lanewise):
-            start = f"<{', '.join([f'double {start_of(n)}'] * self.lanes.width)}>"
-            out.lines += [f"  %sum{k} = alloca {wide}", f"  store {wide} {start}, ptr %sum{k}"]
+            out.do(f"%sum{k} = alloca {self.lanes.wide}")
             if n in self.by_fours:
                 out.do(*(f"{at} = alloca {self.lanes.vector}" for at in _four(k)))
+            if n in self.tensor:
+                self.blank(out, n, f"%sum{k}")
+
+    def start_row(self, out: Lines) -> None:
+        """Before a row of it: sums of nothing."""
+        for k, n in enumerate(self._lanewise):
+            if n in self.rows:
+                self.blank(out, n, f"%sum{k}")
+
+    def blank(self, out: Lines, n: Node, at: str) -> None:
+        """A sum of nothing, lane by lane."""
+        start = ", ".join([f"double {start_of(n)}"] * self.lanes.width)
+        out.do(f"store {self.lanes.wide} <{start}>, ptr {at}")
 
     def add(
         self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
@@ -95,7 +112,7 @@ class Sums:
         """Add one vector of elements; with `fours`, only to what is not added by fours."""
         for k, n in enumerate(self._lanewise):
             if not (fours and n in self.by_fours):
-                self._add(out, f"%sum{k}", n, values, mask)
+                self.add_to(out, n, f"%sum{k}", values, mask)
         for k in range(len(self.columns)):
             if k not in self.tiled:
                 self.add_to_column(out, k, values, index, mask)
@@ -105,7 +122,7 @@ class Sums:
     ) -> None:
         """Add one vector of elements to a sum by column."""
         at = out.at("double", f"%strip{k}", index)
-        self._add(out, at, self.columns[k], values, mask, in_memory=True)
+        self.add_to(out, self.columns[k], at, values, mask, in_memory=True)
 
     def add_four(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
         """Add four vectors of elements to what is added by fours."""
@@ -116,9 +133,9 @@ class Sums:
                 lanes.operation(out, "fma", [y, y, lanes.operation(out, "mul", [x, x])])
                 for x, y in ((a, b), (c, d))
             ]
-            with self._unless_usual(out, k, lanes.operation(out, "add", pairs, text(n))):
+            with self.unless_usual(out, f"{k}", lanes.operation(out, "add", pairs, text(n)), f"%sum{k}"):
                 for values in vectors:
-                    self._add(out, f"%sum{k}", n, values, None)
+                    self.add_to(out, n, f"%sum{k}", values)
 
     def start_fours(self, out: Lines) -> None:
         """Before some fours that are added before they are widened: sums of nothing."""
@@ -131,45 +148,50 @@ class Sums:
         lanes = self.lanes
         for k, n in self._fours():
             for at, values in zip(_four(k), vectors, strict=True):
-                x, before = lanes.value(self._factors(n)[0], values), out.emit(f"load {lanes.vector}, ptr {at}")
+                x, before = (
+                    lanes.value(self._factors(n)[0], values),
+                    out.emit(f"load {lanes.vector}, ptr {at}"),
+                )
                 after = lanes.operation(out, "fma", [x, x, before], text(n))
                 out.do(f"store {lanes.vector} {after}, ptr {at}")
 
-    def widen_fours(self, out: Lines) -> Iterator[tuple[int, Node]]:
-        """Add each of these sums to its own, but where they are unusual, which the caller does instead."""
+    def widen_fours(self, out: Lines) -> Iterator[tuple[Node, str]]:
+        """Add each of these sums to its own, but where it is unusual: the caller adds to that place then."""
         lanes = self.lanes
         for k, n in self._fours():
             a, b, c, d = (out.emit(f"load {lanes.vector}, ptr {at}") for at in _four(k))
             pairs = [lanes.operation(out, "add", [x, y]) for x, y in ((a, b), (c, d))]
-            with self._unless_usual(out, k, lanes.operation(out, "add", pairs)):
-                yield k, n
-
-    def add_one(self, out: Lines, k: int, n: Node, values: dict[Node, str]) -> None:
-        """Add one vector of elements to one sum along a run."""
-        self._add(out, f"%sum{k}", n, values, None)
+            with self.unless_usual(out, f"{k}", lanes.operation(out, "add", pairs), f"%sum{k}"):
+                yield n, f"%sum{k}"
 
     def _fours(self) -> Iterator[tuple[int, Node]]:
         return ((k, n) for k, n in enumerate(self._lanewise) if n in self.by_fours)
 
     @contextmanager
-    def _unless_usual(self, out: Lines, k: int, few: str) -> Iterator[None]:
+    def unless_usual(self, out: Lines, name: str, few: str, at: str) -> Iterator[None]:
         """Add what float32 has added, or else what follows here does so in float64."""
-        lanes, wide = self.lanes, self.lanes.wide
-        out.when(lanes.is_usual(out, few), f"usual{k}", f"other{k}")
-        before = out.emit(f"load {wide}, ptr %sum{k}")
-        after = out.emit(f"fadd {wide} {before}, {lanes.widen(out, few)}")
-        out.do(f"store {wide} {after}, ptr %sum{k}, align 8", f"br label %added{k}")
-        out.lines.append(f"other{k}:")
+        lanes = self.lanes
+        out.when(lanes.is_usual(out, few), f"usual{name}", f"other{name}")
+        self.widen(out, few, at)
+        out.do(f"br label %added{name}")
+        out.lines.append(f"other{name}:")
         yield
-        out.label(f"added{k}")
+        out.label(f"added{name}")
 
-    def _add(
+    def widen(self, out: Lines, few: str, at: str) -> None:
+        """Add what float32 has added to what stands at an address."""
+        wide = self.lanes.wide
+        before = out.emit(f"load {wide}, ptr {at}, align 8")
+        after = out.emit(f"fadd {wide} {before}, {self.lanes.widen(out, few)}")
+        out.do(f"store {wide} {after}, ptr {at}, align 8")
+
+    def add_to(
         self,
         out: Lines,
-        at: str,
         reduction: Node,
+        at: str,
         values: dict[Node, str],
-        mask: str | None,
+        mask: str | None = None,
         in_memory: bool = False,
     ) -> None:
         """Add one vector of elements to what stands at an address; a product is formed in float64."""
@@ -183,19 +205,37 @@ class Sums:
             after = sums.operation(out, "fma", [*factors, before], text(reduction))
         else:
             value = factors[0] if len(factors) == 1 else sums.operation(out, "mul", factors)
-            after = sums.operation(out, "maximum" if largest else "add", [before, value], text(reduction))
+            after = sums.operation(out, _joins(reduction), [before, value], text(reduction))
         if mask is not None and not in_memory:
             after = out.emit(f"select {lanes.truth} {mask}, {wide} {after}, {wide} {before}")
         sums.put(out, after, at, "float64", mask if in_memory else None)
 
-    def finish(self, out: Lines) -> None:
-        """After a run the lanes joined in pairs: a row's into its place, a tensor's onto its chunk's."""
+    def finish_row(self, out: Lines, places: Mapping[Node, str]) -> None:
+        """After a row: its lanes joined, each sum into its place."""
         for k, n in enumerate(self._lanewise):
-            self._finish(out, n, k)
+            if n in self.rows:
+                self.deliver(out, n, f"%sum{k}", places[n], "%n")
 
-    def _finish(self, out: Lines, reduction: Node, k: int) -> None:
-        operation, width = "maximum" if _is_largest(reduction) else "add", self.lanes.width
-        total = out.emit(f"load {self.lanes.wide}, ptr %sum{k}")
+    def deliver(self, out: Lines, n: Node, lanes: str, at: str, count: str) -> None:
+        """The sum by row whose lanes stand at an address, of so many elements, into its place."""
+        total, one = self._joined(out, n, lanes), Lanes("float64", 1)
+        if n.op.startswith("mean"):
+            number = out.emit(f"uitofp i64 {count} to double")
+            number = out.emit(f"insertelement {one.vector} poison, double {number}, i64 0")
+            total = one.operation(out, "div", [total, number])
+        out.do(f"store {one.vector} {total}, ptr {at}")
+
+    def finish(self, out: Lines) -> None:
+        """After a chunk: the lanes joined, each sum onto what the chunk has."""
+        one = Lanes("float64", 1)
+        for k, n in enumerate(self.tensor):
+            total, at = self._joined(out, n, f"%sum{k}"), out.at("double", "%out", k)
+            total = one.operation(out, _joins(n), [out.emit(f"load {one.vector}, ptr {at}"), total])
+            out.do(f"store {one.vector} {total}, ptr {at}")
+
+    def _joined(self, out: Lines, n: Node, at: str) -> str:
+        """The lanes of a sum in pairs, and pairs of pairs, to the last one."""
+        width, total = self.lanes.width, out.emit(f"load {self.lanes.wide}, ptr {at}")
         while width > 1:
             kind, width = f"<{width} x double>", width // 2
             halves = []
@@ -204,19 +244,8 @@ class Sums:
                 halves.append(
                     out.emit(f"shufflevector {kind} {total}, {kind} poison, <{width} x i32> <{places}>")
                 )
-            total = Lanes("float64", width).operation(out, operation, halves)
-        one = Lanes("float64", 1)
-        if reduction in self.into:
-            at = self.into[reduction]
-            if reduction.op.startswith("mean"):
-                count = out.emit("uitofp i64 %n to double")
-                count = out.emit(f"insertelement {one.vector} poison, double {count}, i64 0")
-                total = one.operation(out, "div", [total, count])
-        else:
-            at = out.at("double", "%out", k)
-            before = out.emit(f"load {one.vector}, ptr {at}")
-            total = one.operation(out, operation, [before, total])
-        out.do(f"store {one.vector} {total}, ptr {at}")
+            total = Lanes("float64", width).operation(out, _joins(n), halves)
+        return total
 
 
 def _four(k: int) -> list[str]:
@@ -228,6 +257,11 @@ def _is_largest(reduction: Node) -> bool:
     return reduction.op.startswith("max")
 
 
+def _joins(reduction: Node) -> str:
+    """The operation between two parts of a sum or maximum."""
+    return "maximum" if _is_largest(reduction) else "add"
+
+
 def start_of(reduction: Node) -> str:
     """What a sum or maximum of nothing is."""
     return "0xFFF0000000000000" if _is_largest(reduction) else "0.0"
@@ -237,7 +271,7 @@ def add_up(out: Lines, reduction: Node, at: str, other: str, width: int = 1) -> 
     """Add so many sums at one address to those at another."""
     lanes = Lanes("float64", width)
     given = [out.emit(f"load {lanes.vector}, ptr {place}, align 8") for place in (at, other)]
-    total = lanes.operation(out, "maximum" if _is_largest(reduction) else "add", given)
+    total = lanes.operation(out, _joins(reduction), given)
     out.do(f"store {lanes.vector} {total}, ptr {at}, align 8")
 
 
