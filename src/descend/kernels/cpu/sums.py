@@ -89,7 +89,7 @@ class Sums:
     def start(self, out: Lines) -> None:
         """Before a chunk: sums of nothing."""
         for k, n in enumerate(self._lanewise):
-            out.do(f"%sum{k} = alloca {self.lanes.wide}")
+            out.do(f"%sum{k} = alloca {self._kept_as(n).vector}")
             if n in self.by_fours:
                 out.do(*(f"{at} = alloca {self.lanes.vector}" for at in _four(k)))
             if n in self.tensor:
@@ -103,8 +103,13 @@ class Sums:
 
     def blank(self, out: Lines, n: Node, at: str) -> None:
         """A sum of nothing, lane by lane."""
-        start = ", ".join([f"double {start_of(n)}"] * self.lanes.width)
-        out.do(f"store {self.lanes.wide} <{start}>, ptr {at}")
+        kept = self._kept_as(n)
+        start = ", ".join([f"{kept.scalar} {start_of(n)}"] * kept.width)
+        out.do(f"store {kept.vector} <{start}>, ptr {at}")
+
+    def _kept_as(self, n: Node) -> Lanes:
+        """What the lanes of a sum along a run are: float64; but the largest of numbers is one of them."""
+        return self.lanes if _is_largest(n) else Lanes("float64", self.lanes.width)
 
     def add(
         self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
@@ -195,11 +200,14 @@ class Sums:
         in_memory: bool = False,
     ) -> None:
         """Add one vector of elements to what stands at an address; a product is formed in float64."""
-        lanes, wide = self.lanes, self.lanes.wide
+        lanes = self.lanes
         largest = _is_largest(reduction)
-        factors = [lanes.widen(out, lanes.value(n, values)) for n in self._factors(reduction)]
-        sums = Lanes("float64", lanes.width)
-        before = sums.load(out, at, "float64", mask) if in_memory else out.emit(f"load {wide}, ptr {at}")
+        sums = Lanes("float64", lanes.width) if in_memory else self._kept_as(reduction)
+        factors = [lanes.value(n, values) for n in self._factors(reduction)]
+        if sums.precision != lanes.precision:
+            factors = [lanes.widen(out, x) for x in factors]
+        kind = sums.vector
+        before = sums.load(out, at, "float64", mask) if in_memory else out.emit(f"load {kind}, ptr {at}")
         if len(factors) == 2 and lanes.precision == "float32" and not largest:
             # in float64 the product of two float32 is exact, so the sum rounds once either way
             after = sums.operation(out, "fma", [*factors, before], text(reduction))
@@ -207,8 +215,8 @@ class Sums:
             value = factors[0] if len(factors) == 1 else sums.operation(out, "mul", factors)
             after = sums.operation(out, _joins(reduction), [before, value], text(reduction))
         if mask is not None and not in_memory:
-            after = out.emit(f"select {lanes.truth} {mask}, {wide} {after}, {wide} {before}")
-        sums.put(out, after, at, "float64", mask if in_memory else None)
+            after = out.emit(f"select {lanes.truth} {mask}, {kind} {after}, {kind} {before}")
+        sums.put(out, after, at, sums.precision, mask if in_memory else None)
 
     def finish_row(self, out: Lines, places: Mapping[Node, str]) -> None:
         """After a row: its lanes joined, each sum into its place."""
@@ -234,18 +242,19 @@ class Sums:
             out.do(f"store {one.vector} {total}, ptr {at}")
 
     def _joined(self, out: Lines, n: Node, at: str) -> str:
-        """The lanes of a sum in pairs, and pairs of pairs, to the last one."""
-        width, total = self.lanes.width, out.emit(f"load {self.lanes.wide}, ptr {at}")
+        """The lanes of a sum in pairs, and pairs of pairs, to the last one, in float64."""
+        kept, width = self._kept_as(n), self.lanes.width
+        total = out.emit(f"load {kept.vector}, ptr {at}")
         while width > 1:
-            kind, width = f"<{width} x double>", width // 2
+            kind, width = Lanes(kept.precision, width).vector, width // 2
             halves = []
             for half in (0, width):
                 places = ", ".join(f"i32 {half + j}" for j in range(width))
                 halves.append(
                     out.emit(f"shufflevector {kind} {total}, {kind} poison, <{width} x i32> <{places}>")
                 )
-            total = Lanes("float64", width).operation(out, _joins(n), halves)
-        return total
+            total = Lanes(kept.precision, width).operation(out, _joins(n), halves)
+        return Lanes(kept.precision, 1).widen(out, total)
 
 
 def _four(k: int) -> list[str]:
