@@ -99,7 +99,7 @@ class Driver:
         declared: dict[str, str] = {}
         parts = [f"; {line}" for line in self.program.rule.formula_text.splitlines()]
         for one in self.passes:
-            if one.has_body:
+            if not one.sums.all_tiled:
                 parts += ["", Body(one).text(declared)]
             if tiles := Tiles(one):
                 parts += ["", tiles.text(declared)]
@@ -218,7 +218,7 @@ class Driver:
                 with out.each("block", length, step=BLOCK) as block:
                     count = out.sooner(out.emit(f"sub i64 {length}, {block}"), f"{BLOCK}")
                     first = out.emit(f"add i64 {offset}, {block}")
-                    if one.has_body:
+                    if not one.sums.all_tiled:
                         body.call(out, bases, out.place(first, columns, 0), columns, first, count)
                     tiles.call(out, bases, columns, first, count)
             else:

@@ -51,7 +51,7 @@ class Body:
         """Symbol, storage type and domain of every address that it takes."""
         sweep, sums = self.sweep, self.sweep.sums
         found = [(x.symbol, x.dtype, x.domain) for x in sweep.operands.values()]
-        found += [(sweep.vector(n).symbol, "float64", "rows") for n in sums.rows if n not in sums.crossed]
+        found += [(sweep.vector(n).symbol, "float64", "rows") for n in sums.rows]
         strips = (k for k in range(len(sums.columns)) if k not in sums.tiled)
         return found + [(f"%strip{k}", "float64", "strip") for k in strips]
 
@@ -102,7 +102,7 @@ class Body:
                 first = out.emit(f"add i64 %first, {place}") if sweep.one.is_random else ""
                 sums.start_row(out)
                 self._row(out, Row(sweep, out, scalars, bases, first))
-                sums.finish_row(out, {n: bases.get(sweep.vector(n).symbol, "") for n in sums.rows})
+                sums.finish_row(out, {n: bases[sweep.vector(n).symbol] for n in sums.rows})
         else:
             bases = {symbol: symbol for symbol, _, _ in self._pointers}
             self._row(out, Row(sweep, out, scalars, bases, "%first"))

@@ -26,13 +26,13 @@ class Sums:
     """The sums of one pass.
 
     `scalars` are the values that are known before it; `again` what can be computed a second time, at little
-    cost.
+    cost, and the domains that it differs by.
     """
 
     one: Pass
     lanes: Lanes
     scalars: Collection[Node]
-    again: Collection[Node]
+    again: Mapping[Node, set[str]]
 
     @cached_property
     def tensor(self) -> list[Node]:
@@ -50,36 +50,41 @@ class Sums:
         return [n for n in self.one.reductions if scope(n) == "columns"]
 
     @cached_property
-    def by_fours(self) -> list[Node]:
-        """The sums of squares that float32 adds by fours."""
-        found = [n for n in self._lanewise if self.lanes.precision == "float32" and not _is_largest(n)]
-        return [n for n in found if len(x := self._factors(n)) == 2 and x[0] == x[1]]
+    def squares(self) -> dict[Node, Node]:
+        """The sums of squares that float32 may add a few of first: what is squared."""
+        if self.lanes.precision != "float32":
+            return {}
+        factors = {n: self._factors(n) for n in self.one.reductions if not _is_largest(n)}
+        return {n: x[0] for n, x in factors.items() if len(x) == 2 and x[0] == x[1]}
 
     @cached_property
     def tiled(self) -> dict[int, Node]:
-        """The sums by column of squares that float32 adds over some rows: their place, what is squared."""
-        if self.lanes.precision != "float32":
-            return {}
-        squares = {k: self._factors(n) for k, n in enumerate(self.columns) if not _is_largest(n)}
-        alike = {k: x[0] for k, x in squares.items() if len(x) == 2 and x[0] == x[1]}
-        return {k: x for k, x in alike.items() if x in self.again}
+        """The sums by column that `tiles` take: their place, and what is squared."""
+        squares = {k: self.squares[n] for k, n in enumerate(self.columns) if n in self.squares}
+        return {k: x for k, x in squares.items() if x in self.again}
 
     @cached_property
-    def crossed(self) -> dict[Node, Node]:
-        """The sums by row of squares that are tiled too: what is squared."""
-        squares = {n: self._factors(n) for n in self.rows if self.tiled and not _is_largest(n)}
-        alike = {n: x[0] for n, x in squares.items() if len(x) == 2 and x[0] == x[1]}
-        return {n: x for n, x in alike.items() if x in self.tiled.values()}
+    def all_tiled(self) -> bool:
+        """Whether tiles take all that the pass does: also sums by row of the same, and over the tensor."""
+        rows = [self.squares.get(n) for n in self.rows]
+        lies = {x for x, differs in self.again.items() if differs <= {"element"}}
+        return (
+            bool(self.tiled)
+            and len(self.tiled) == len(self.columns)
+            and not self.one.written
+            and all(x in self.tiled.values() for x in rows)
+            and all(self.squares.get(n) in lies for n in self.tensor)
+        )
 
-    @property
-    def by_run(self) -> bool:
-        """Whether something is summed along a run of elements, or into a column by each of them."""
-        return bool(self._lanewise) or len(self.tiled) < len(self.columns)
+    @cached_property
+    def by_fours(self) -> list[Node]:
+        """The sums of squares that float32 adds by fours."""
+        return [n for n in self._lanewise if n in self.squares]
 
     @cached_property
     def _lanewise(self) -> list[Node]:
         """What a run of elements adds up into one number."""
-        return [*self.tensor, *(n for n in self.rows if n not in self.crossed)]
+        return [] if self.all_tiled else [*self.tensor, *self.rows]
 
     def _factors(self, reduction: Node) -> tuple[Node, ...]:
         """What is multiplied for a sum, or the one value that is summed."""
@@ -235,11 +240,14 @@ class Sums:
 
     def finish(self, out: Lines) -> None:
         """After a chunk: the lanes joined, each sum onto what the chunk has."""
-        one = Lanes("float64", 1)
         for k, n in enumerate(self.tensor):
-            total, at = self._joined(out, n, f"%sum{k}"), out.at("double", "%out", k)
-            total = one.operation(out, _joins(n), [out.emit(f"load {one.vector}, ptr {at}"), total])
-            out.do(f"store {one.vector} {total}, ptr {at}")
+            self.add_chunk(out, n, f"%sum{k}", out.at("double", "%out", k))
+
+    def add_chunk(self, out: Lines, n: Node, lanes: str, at: str) -> None:
+        """The sum over a tensor whose lanes stand at an address, onto what is at another."""
+        one, total = Lanes("float64", 1), self._joined(out, n, lanes)
+        total = one.operation(out, _joins(n), [out.emit(f"load {one.vector}, ptr {at}"), total])
+        out.do(f"store {one.vector} {total}, ptr {at}")
 
     def _joined(self, out: Lines, n: Node, at: str) -> str:
         """The lanes of a sum in pairs, and pairs of pairs, to the last one, in float64."""

@@ -109,11 +109,6 @@ class Sweep:
                     found[n] = differs
         return found
 
-    @property
-    def has_body(self) -> bool:
-        """Whether anything is left to do for a run of elements beside sums by column that are tiled."""
-        return bool(self.one.written) or self.sums.by_run
-
     @cached_property
     def scalars(self) -> dict[Node, tuple[str, int]]:
         """Where each scalar of the pass stands: in the first pass's row "s", or in its own row "q"."""

@@ -1,13 +1,17 @@
-"""Renders sums of squares by column, and of the same by row, in tiles of eight rows.
+"""Renders passes that sum squares by column: eight rows at a time, which read memory side by side.
 
-A tile leaves one number a column in float32, and one a row and lane every eight vectors. A chunk goes block
-by block: the columns' sums of its tiles are added in float32 and then widened onto the chunk's strip. Where
-such sums, of at most eight roundings, are so large or so small that float32 could lose something, the squares
-are formed in float64 instead, and so are those of the rows and columns that fill no tile.
+A tile leaves one number a column in float32. Where nothing else is to be done but to sum the same squares by
+row, and others over the tensor, tiles do that too, a few vectors in float32 at a time; they take the elements
+of the tensor as they lie, eight vectors beside one of each row. A chunk goes block by block: the columns'
+sums of its tiles are added in float32 and then widened onto the chunk's strip.
+
+Where such sums, of at most twelve roundings, are so large or so small that float32 could lose something, the
+squares are formed in float64 instead, and so are those of the rows and columns that fill no tile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,10 +26,13 @@ EIGHT = 8
 BLOCK = 32
 """Rows whose squares are added by column before they are widened."""
 
+_KEPT = ("strip", "part")
+"""Where sums by column are kept: of the chunk, and of the block in float32."""
+
 
 @dataclass(frozen=True)
 class Tiles:
-    """Those sums of one pass: a function of their own, which reads a block once more."""
+    """The function that adds up a block of one pass."""
 
     sweep: Sweep
 
@@ -33,24 +40,36 @@ class Tiles:
         return bool(self.sweep.sums.tiled)
 
     @cached_property
-    def _wanted(self) -> set[Node]:
-        """What is computed for them."""
+    def _rows(self) -> list[tuple[int, Node, Node]]:
+        """The sums by row: their number, what they sum, and what is squared there."""
+        sums = self.sweep.sums
+        return [(k, n, sums.squares[n]) for k, n in enumerate(sums.rows)] if sums.all_tiled else []
+
+    @cached_property
+    def _tensor(self) -> list[tuple[int, Node, Node]]:
+        """The sums over the tensor, likewise."""
+        sums = self.sweep.sums
+        return [(k, n, sums.squares[n]) for k, n in enumerate(sums.tensor)] if sums.all_tiled else []
+
+    @cached_property
+    def _beside(self) -> set[Node]:
+        """What is computed for the rows, side by side."""
         return {*walk(self.sweep.sums.tiled.values())}
 
     @cached_property
-    def _operands(self) -> list[Operand]:
-        return [x for n, x in self.sweep.operands.items() if n in self._wanted]
+    def _along(self) -> set[Node]:
+        """What is computed of the tensor as it lies."""
+        return {*walk(x for _, _, x in self._tensor)}
 
-    @cached_property
-    def _crossed(self) -> list[tuple[int, Node, Node]]:
-        """The sums by row: their number, what they sum, and what is squared there."""
-        return [(k, n, x) for k, (n, x) in enumerate(self.sweep.sums.crossed.items())]
+    def _operands(self, wanted: set[Node]) -> list[Operand]:
+        return [x for n, x in self.sweep.operands.items() if n in wanted]
 
     @property
     def _places(self) -> list[tuple[str, str, str]]:
         """Symbol, storage type and domain of every address that the function takes."""
-        found = [(x.symbol, x.dtype, x.domain) for x in self._operands]
-        found += [(self._into(n), "float64", "rows") for _, n, _ in self._crossed]
+        operands = self._operands(self._beside | self._along)
+        found = [(x.symbol, x.dtype, x.domain) for x in operands]
+        found += [(self._into(n), "float64", "rows") for _, n, _ in self._rows]
         return found + [(f"%{word}{k}", "float64", "strip") for k in self.sweep.sums.tiled for word in _KEPT]
 
     def _into(self, n: Node) -> str:
@@ -61,130 +80,229 @@ class Tiles:
         places = {"element": out.place(first, columns, 0), "rows": first, "columns": "0", "strip": "0"}
         given = [f"i64 {columns}", f"i64 {count}"]
         given += [f"ptr {out.at(STORAGE[dtype], bases[x], places[d])}" for x, dtype, d in self._places]
-        out.do(f"call void @tiles{self.sweep.number}({', '.join(given)}, ptr %s, ptr %q)")
+        out.do(f"call void @tiles{self.sweep.number}({', '.join(given)}, ptr %s, ptr %q, ptr %out)")
 
     def text(self, declared: dict[str, str]) -> str:
-        """The function that adds up a block."""
-        out, width, lanes = Lines([], declared), self.sweep.width, self.sweep.lanes
-        scalars = steady(self.sweep, out)
-        eights, whole = out.emit(f"and i64 %rows, {-EIGHT}"), out.emit(f"and i64 %columns, {-width}")
-        for k, n, _ in self._crossed:
+        """The function."""
+        signature = "i64 %columns, i64 %rows, " + ", ".join(f"ptr noalias {x}" for x, _, _ in self._places)
+        signature += ", ptr noalias readonly %s, ptr noalias readonly %q, ptr noalias %out"
+        head = f"define internal void @tiles{self.sweep.number}({signature}) #0 {{"
+        return "\n".join([head, *_Block(self, declared).lines(), "  ret void", "}"])
+
+
+class _Block:
+    """The lines of that function."""
+
+    def __init__(self, tiles: Tiles, declared: dict[str, str]) -> None:
+        self._tiles, self._sweep = tiles, tiles.sweep
+        self._sums, self._lanes = tiles.sweep.sums, tiles.sweep.lanes
+        self._out = Lines([], declared)
+        self._scalars = steady(self._sweep, self._out)
+
+    def lines(self) -> list[str]:
+        """All of it."""
+        out, width = self._out, self._sweep.width
+        self._eights, self._whole = (
+            out.emit(f"and i64 %rows, {-EIGHT}"),
+            out.emit(f"and i64 %columns, {-width}"),
+        )
+        self._begin()
+        with out.each("tile", self._eights, step=EIGHT) as first:
+            rows = [self._row(out.emit(f"add i64 {first}, {k}")) for k in range(EIGHT)]
+            lying = out.emit(f"mul i64 {first}, {self._whole}")
+            with out.each("stretch", self._whole, step=EIGHT * width) as start:
+                end = out.sooner(out.emit(f"add i64 {start}, {EIGHT * width}"), self._whole)
+                self._blank(at for k, _, _ in self._tiles._rows for at in _row_sums(k))
+                self._blank(_few(k) for k, _, _ in self._tiles._tensor)
+                with out.each("vector", end, start, width) as i:
+                    self._tile([row.vector(i) for row in rows], i)
+                    self._lie(out.emit(f"add i64 {lying}, {out.emit(f'mul i64 {i}, {EIGHT}')}"))
+                self._widen_rows(first, start, end)
+                begins, ends = (out.emit(f"mul i64 {x}, {EIGHT}") for x in (start, end))
+                self._widen_lying(
+                    out.emit(f"add i64 {lying}, {begins}"), out.emit(f"add i64 {lying}, {ends}")
+                )
+        with out.each("widened", self._whole, step=width) as i:
+            self._widen_columns(i)
+        self._rest()
+        self._rest_lying()
+        return out.lines
+
+    def _begin(self) -> None:
+        """Sums of nothing."""
+        out, lanes = self._out, self._lanes
+        for k, n, _ in self._tiles._rows:
             out.do(f"%sum{k} = alloca [{BLOCK} x {lanes.wide}], align 64")
-            out.do(f"%few{k} = alloca [{EIGHT} x {lanes.vector}], align 64")
+            out.do(f"%each{k} = alloca [{EIGHT} x {lanes.vector}], align 64")
             out.do(*(f"{at} = alloca {lanes.vector}" for at in _row_sums(k)))
             with out.each(f"blank{k}", "%rows") as r:
-                self.sweep.sums.blank(out, n, self._lanes_of(out, k, r))
-        with out.each("tile", eights, step=EIGHT) as first:
-            rows = [self._row(out, scalars, out.emit(f"add i64 {first}, {k}")) for k in range(EIGHT)]
-            with out.each("stretch", whole, step=EIGHT * width) as start:
-                end = out.sooner(out.emit(f"add i64 {start}, {EIGHT * width}"), whole)
-                for k, _, _ in self._crossed:
-                    out.do(*(f"store {lanes.vector} zeroinitializer, ptr {at}" for at in _row_sums(k)))
-                with out.each("vector", end, start, width) as i:
-                    self._tile(out, [row.vector(i) for row in rows], i)
-                self._widen_rows(out, scalars, first, start, end)
-        with out.each("widened", whole, step=width) as i:
-            self._widen_columns(out, scalars, eights, i)
-        self._rest(out, scalars, eights, whole)
-        signature = "i64 %columns, i64 %rows, " + ", ".join(f"ptr noalias {x}" for x, _, _ in self._places)
-        signature += ", ptr noalias readonly %s, ptr noalias readonly %q"
-        head = f"define internal void @tiles{self.sweep.number}({signature}) #0 {{"
-        return "\n".join([head, *out.lines, "  ret void", "}"])
+                self._sums.blank(out, n, self._lanes_of(k, r))
+        for k, n, _ in self._tiles._tensor:
+            out.do(f"{_few(k)} = alloca {lanes.vector}", f"{_all(k)} = alloca {lanes.wide}")
+            self._sums.blank(out, n, _all(k))
 
-    def _row(self, out: Lines, scalars: dict[Node, str], number: str) -> Row:
+    def _blank(self, places: Iterable[str]) -> None:
+        self._out.do(*(f"store {self._lanes.vector} zeroinitializer, ptr {at}" for at in places))
+
+    def _row(self, number: str) -> Row:
         """A row of the block."""
+        out, operands = self._out, self._tiles._operands(self._tiles._beside)
         places = {"element": out.place(number, "%columns", 0), "rows": number, "columns": "0"}
-        bases = {x.symbol: out.at(STORAGE[x.dtype], x.symbol, places[x.domain]) for x in self._operands}
-        return Row(self.sweep, out, scalars, bases, wanted=self._wanted)
+        bases = {x.symbol: out.at(STORAGE[x.dtype], x.symbol, places[x.domain]) for x in operands}
+        return Row(self._sweep, out, self._scalars, bases, wanted=self._tiles._beside)
 
-    def _tile(self, out: Lines, rows: list[dict[Node, str]], i: str) -> None:
+    def _lying(self) -> Row:
+        """The elements of the block as they lie."""
+        bases = {x.symbol: x.symbol for x in self._tiles._operands(self._tiles._along)}
+        return Row(self._sweep, self._out, self._scalars, bases, wanted=self._tiles._along)
+
+    def _tile(self, rows: Sequence[dict[Node, str]], i: str) -> None:
         """Add a vector of each of eight rows: by column in pairs to what the tiles above have left."""
-        sums, lanes = self.sweep.sums, self.sweep.lanes
-        for k, n, x in self._crossed:
+        out, lanes = self._out, self._lanes
+        for k, n, x in self._tiles._rows:
             for at, values in zip(_row_sums(k), rows, strict=True):
                 before, one = out.emit(f"load {lanes.vector}, ptr {at}"), lanes.value(x, values)
                 after = lanes.operation(out, "fma", [one, one, before], text(n))
                 out.do(f"store {lanes.vector} {after}, ptr {at}")
-        for k, x in sums.tiled.items():
-            factors = [lanes.value(x, values) for values in rows]
-            found = [
-                lanes.operation(out, "fma", [b, b, lanes.operation(out, "mul", [a, a])])
-                for a, b in zip(factors[::2], factors[1::2], strict=True)
-            ]
-            while len(found) > 1:
-                found = [lanes.operation(out, "add", found[j : j + 2]) for j in range(0, len(found), 2)]
+        for k, x in self._sums.tiled.items():
             at = out.at("float", f"%part{k}", i)
-            both = [*found, lanes.load(out, at, "float32", None)]
-            lanes.put(out, lanes.operation(out, "add", both, text(sums.columns[k])), at, "float32", None)
+            both = [self._added([lanes.value(x, values) for values in rows])]
+            both.append(lanes.load(out, at, "float32", None))
+            added = lanes.operation(out, "add", both, text(self._sums.columns[k]))
+            lanes.put(out, added, at, "float32", None)
 
-    def _widen_rows(self, out: Lines, scalars: dict[Node, str], first: str, start: str, end: str) -> None:
+    def _lie(self, place: str) -> None:
+        """Add eight vectors of elements as they lie."""
+        out, lanes = self._out, self._lanes
+        if not self._tiles._tensor:
+            return
+        row = self._lying()
+        places = [out.emit(f"add i64 {place}, {k * self._sweep.width}") for k in range(EIGHT)]
+        vectors = [row.vector(at) for at in places]
+        for k, n, x in self._tiles._tensor:
+            both = [out.emit(f"load {lanes.vector}, ptr {_few(k)}")]
+            both.append(self._added([lanes.value(x, values) for values in vectors]))
+            out.do(f"store {lanes.vector} {lanes.operation(out, 'add', both, text(n))}, ptr {_few(k)}")
+
+    def _added(self, factors: Sequence[str]) -> str:
+        """The squares of eight vectors, added in pairs."""
+        out, lanes = self._out, self._lanes
+        found = [
+            lanes.operation(out, "fma", [b, b, lanes.operation(out, "mul", [a, a])])
+            for a, b in zip(factors[::2], factors[1::2], strict=True)
+        ]
+        while len(found) > 1:
+            found = [lanes.operation(out, "add", found[j : j + 2]) for j in range(0, len(found), 2)]
+        return found[0]
+
+    def _widen_rows(self, first: str, start: str, end: str) -> None:
         """What a stretch of the tile has left of every row, onto its lanes; or their squares one by one."""
-        sums, lanes = self.sweep.sums, self.sweep.lanes
-        for k, n, _ in self._crossed:
+        out, sums, lanes = self._out, self._sums, self._lanes
+        for k, n, _ in self._tiles._rows:
             few = [out.emit(f"load {lanes.vector}, ptr {at}") for at in _row_sums(k)]
-            out.when(lanes.is_usual(out, *few), f"rows{k}", f"each{k}")
+            out.when(lanes.is_usual(out, *few), f"rows{k}", f"apart{k}")
             for j, one in enumerate(few):
-                sums.widen(out, one, self._lanes_of(out, k, out.emit(f"add i64 {first}, {j}")))
+                sums.widen(out, one, self._lanes_of(k, out.emit(f"add i64 {first}, {j}")))
             out.do(f"br label %wide{k}")
-            out.lines.append(f"each{k}:")
+            out.lines.append(f"apart{k}:")
             for j, one in enumerate(few):
-                out.do(f"store {lanes.vector} {one}, ptr {out.at(lanes.vector, f'%few{k}', j)}")
-            with out.each(f"apart{k}", f"{EIGHT}") as place:
+                out.do(f"store {lanes.vector} {one}, ptr {out.at(lanes.vector, f'%each{k}', j)}")
+            with out.each(f"single{k}", f"{EIGHT}") as place:
                 r = out.emit(f"add i64 {first}, {place}")
-                one = out.emit(f"load {lanes.vector}, ptr {out.at(lanes.vector, f'%few{k}', place)}")
-                into = self._lanes_of(out, k, r)
+                one = out.emit(f"load {lanes.vector}, ptr {out.at(lanes.vector, f'%each{k}', place)}")
+                into = self._lanes_of(k, r)
                 with sums.unless_usual(out, f".row{k}", one, into):
-                    row = self._row(out, scalars, r)
-                    with out.each(f"once{k}", end, start, self.sweep.width) as i:
+                    row = self._row(r)
+                    with out.each(f"once{k}", end, start, self._sweep.width) as i:
                         sums.add_to(out, n, into, row.vector(i))
             out.label(f"wide{k}")
 
-    def _widen_columns(self, out: Lines, scalars: dict[Node, str], eights: str, i: str) -> None:
+    def _widen_lying(self, start: str, end: str) -> None:
+        """What has been left of the elements as they lie, in a stretch."""
+        out, lanes = self._out, self._lanes
+        for k, n, _ in self._tiles._tensor:
+            few = out.emit(f"load {lanes.vector}, ptr {_few(k)}")
+            with self._sums.unless_usual(out, f".lying{k}", few, _all(k)):
+                row = self._lying()
+                with out.each(f"lie{k}", end, start, self._sweep.width) as i:
+                    self._sums.add_to(out, n, _all(k), row.vector(i))
+
+    def _widen_columns(self, i: str) -> None:
         """What the block's tiles have left, onto the strip; or their squares one by one."""
-        sums, lanes = self.sweep.sums, self.sweep.lanes
-        for k in sums.tiled:
+        out, lanes = self._out, self._lanes
+        for k in self._sums.tiled:
             part = out.at("float", f"%part{k}", i)
             few = lanes.load(out, part, "float32", None)
             lanes.put(out, lanes.constant(0), part, "float32", None)
             strip = out.at("double", f"%strip{k}", i)
-            with sums.unless_usual(out, f"{k}", few, strip), out.each(f"again{k}", eights) as r:
-                sums.add_to_column(out, k, self._row(out, scalars, r).vector(i), i, None)
+            with (
+                self._sums.unless_usual(out, f"{k}", few, strip),
+                out.each(f"again{k}", self._eights) as r,
+            ):
+                self._sums.add_to_column(out, k, self._row(r).vector(i), i, None)
 
-    def _rest(self, out: Lines, scalars: dict[Node, str], eights: str, whole: str) -> None:
-        """All that no tile has taken, and the rows' sums into their places."""
-        sums, lanes, width = self.sweep.sums, self.sweep.lanes, self.sweep.width
+    def _rest(self) -> None:
+        """All of the rows that no tile has taken, and their sums into their places."""
+        out, whole = self._out, self._whole
         tail = out.emit(f"icmp ne i64 {whole}, %columns")
-        every = "true" if self._crossed else tail
-        with out.each("left", "%rows", out.emit(f"select i1 {every}, i64 0, i64 {eights}")) as r:
-            row = self._row(out, scalars, r)
-            tiled = out.emit(f"icmp slt i64 {r}, {eights}")
-            with out.each("single", whole, out.emit(f"select i1 {tiled}, i64 {whole}, i64 0"), width) as i:
-                self._add(out, row.vector(i), r, i, None)
+        every = "true" if self._tiles._rows else tail
+        with out.each("left", "%rows", out.emit(f"select i1 {every}, i64 0, i64 {self._eights}")) as r:
+            row = self._row(r)
+            tiled = out.emit(f"icmp slt i64 {r}, {self._eights}")
+            start = out.emit(f"select i1 {tiled}, i64 {whole}, i64 0")
+            with out.each("few", whole, start, self._sweep.width) as i:
+                self._add(row.vector(i), r, i, None)
             out.when(tail, "tail", "ended")
-            mask = lanes.mask(out, whole, "%columns")
-            self._add(out, row.vector(whole, mask), r, whole, mask)
+            mask = self._lanes.mask(out, whole, "%columns")
+            self._add(row.vector(whole, mask), r, whole, mask)
             out.label("ended")
-            for k, n, _ in self._crossed:
-                sums.deliver(
-                    out, n, self._lanes_of(out, k, r), out.at("double", self._into(n), r), "%columns"
-                )
+            for k, n, _ in self._tiles._rows:
+                at = out.at("double", self._tiles._into(n), r)
+                self._sums.deliver(out, n, self._lanes_of(k, r), at, "%columns")
 
-    def _add(self, out: Lines, values: dict[Node, str], r: str, i: str, mask: str | None) -> None:
+    def _add(self, values: dict[Node, str], r: str, i: str, mask: str | None) -> None:
         """One vector of a row, in float64."""
-        for k in self.sweep.sums.tiled:
-            self.sweep.sums.add_to_column(out, k, values, i, mask)
-        for k, n, _ in self._crossed:
-            self.sweep.sums.add_to(out, n, self._lanes_of(out, k, r), values, mask)
+        for k in self._sums.tiled:
+            self._sums.add_to_column(self._out, k, values, i, mask)
+        for k, n, _ in self._tiles._rows:
+            self._sums.add_to(self._out, n, self._lanes_of(k, r), values, mask)
 
-    def _lanes_of(self, out: Lines, k: int, r: str) -> str:
+    def _rest_lying(self) -> None:
+        """The elements behind those that went beside the tiles, and the block's sums onto the chunk's."""
+        out, width = self._out, self._sweep.width
+        if not self._tiles._tensor:
+            return
+        row = self._lying()
+        start = out.emit(f"mul i64 {self._eights}, {self._whole}")
+        stop = out.emit("mul i64 %rows, %columns")
+        over = out.emit(f"and i64 {out.emit(f'sub i64 {stop}, {start}')}, {width - 1}")
+        full = out.emit(f"sub i64 {stop}, {over}")
+        with out.each("behind", full, start, width) as i:
+            self._add_lying(row.vector(i), None)
+        mask = self._lanes.mask(out, full, stop)
+        self._add_lying(row.vector(full, mask), mask)
+        for k, n, _ in self._tiles._tensor:
+            self._sums.add_chunk(out, n, _all(k), out.at("double", "%out", k))
+
+    def _add_lying(self, values: dict[Node, str], mask: str | None) -> None:
+        for k, n, _ in self._tiles._tensor:
+            self._sums.add_to(self._out, n, _all(k), values, mask)
+
+    def _lanes_of(self, k: int, r: str) -> str:
         """Where the lanes of a row's sum are kept."""
-        return out.at(self.sweep.lanes.wide, f"%sum{k}", r)
-
-
-_KEPT = ("strip", "part")
-"""Where sums by column are kept: of the chunk, and of the block in float32."""
+        return self._out.at(self._lanes.wide, f"%sum{k}", r)
 
 
 def _row_sums(k: int) -> list[str]:
     """Where the sums of a tile's rows stand until they are widened."""
     return [f"%row{k}.{j}" for j in range(EIGHT)]
+
+
+def _few(k: int) -> str:
+    """Where a sum over the tensor stands until it is widened."""
+    return f"%few{k}"
+
+
+def _all(k: int) -> str:
+    """Where the lanes of a sum over the tensor stand."""
+    return f"%all{k}"
