@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...formula.nodes import Node, text, walk
-from .emit import STORAGE, Lines
+from .emit import LINE, SIZES, STORAGE, Lines
 from .row import Row, steady
 from .sweep import Operand, Sweep
 
@@ -25,6 +25,9 @@ EIGHT = 8
 
 BLOCK = 32
 """Rows whose squares are added by column before they are widened."""
+
+PAGE = 4096
+"""Bytes of memory in which a processor looks ahead in one place."""
 
 _KEPT = ("strip", "part")
 """Where sums by column are kept: of the chunk, and of the block in float32."""
@@ -115,6 +118,7 @@ class _Block:
                 self._blank(at for k, _, _ in self._tiles._rows for at in _row_sums(k))
                 self._blank(_few(k) for k, _, _ in self._tiles._tensor)
                 with out.each("vector", end, start, width) as i:
+                    self._fetch(first, i)
                     self._tile([row.vector(i) for row in rows], i)
                     self._lie(out.emit(f"add i64 {lying}, {out.emit(f'mul i64 {i}, {EIGHT}')}"))
                 self._widen_rows(first, start, end)
@@ -143,6 +147,23 @@ class _Block:
 
     def _blank(self, places: Iterable[str]) -> None:
         self._out.do(*(f"store {self._lanes.vector} zeroinitializer, ptr {at}" for at in places))
+
+    def _fetch(self, first: str, i: str) -> None:
+        """Ask for the tile below, line by line, where rows are short.
+
+        Processors look ahead in one place of a page; the rows of a tile are eight places.
+        """
+        out, operands = self._out, self._tiles._operands(self._tiles._beside)
+        for k, x in enumerate(operands):
+            if x.domain != "element":
+                continue
+            size = SIZES[x.dtype]
+            out.when(out.emit(f"icmp slt i64 %columns, {PAGE // size}"), f"short{k}", f"long{k}")
+            below = out.emit(f"add i64 {first}, {EIGHT}")
+            at = out.place(below, "%columns", out.emit(f"mul i64 {i}, {EIGHT}"))
+            for line in range(0, EIGHT * self._sweep.width * size, LINE):
+                self._lanes.fetch(out, out.at(STORAGE[x.dtype], x.symbol, at), line)
+            out.label(f"long{k}")
 
     def _row(self, number: str) -> Row:
         """A row of the block."""
