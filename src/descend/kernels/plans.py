@@ -77,6 +77,7 @@ class Counters:
         self._early = [k for k, s in enumerate(scalars) if s.name in program.scalars.states]
         self._steps: list[float] = []
         self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
+        self._several: list[tuple[Any, int]] = []
         self.row_of = np.zeros(len(members), np.int64)
 
     def sort(self, active: Any = None) -> bool:
@@ -94,6 +95,7 @@ class Counters:
             self.row_of[index] = row
             self.cohorts.append((self._groups[int(key[0])], index, places[0]))
         self._steps = [float(self.counts[first]) for _, _, first in self.cohorts]
+        self._several = [(self.cohorts[row][1], p[0]) for row, p in enumerate(keys.values()) if len(p) > 1]
         return True
 
     def _unchanged(self) -> bool:
@@ -103,10 +105,13 @@ class Counters:
     def advance(self, active: Any = None) -> list[tuple[Any, ...]]:
         """Count the step and compute every cohort's row, in float64."""
         rows = []
+        kept = self.kept.T.tolist() if len(self.kept) else None
+        of, hypers = None, tuple[Any, ...]()
         for k, (group, index, first) in enumerate(self.cohorts):
+            if group is not of:
+                of, hypers = group, self.values(group)
             t = self._steps[k] = self._steps[k] + 1
-            kept = self.kept[:, first].tolist() if len(self.kept) else ()
-            row, states = self._scalars(t, *self.values(group), *kept)
+            row, states = self._scalars(t, *hypers, *(kept[first] if kept else ()))
             rows.append(row)
             for place, value in zip(self._early, states, strict=True):
                 self.kept[place, index] = value
@@ -125,7 +130,7 @@ class Counters:
         for k, name in enumerate(states):
             kept = self.kept[self._names.index(name)]
             np.copyto(kept, values[:, k], where=True if active is None else active)
-            same = same and all((kept[index] == kept[first]).all() for _, index, first in self.cohorts)
+            same = same and all((kept[index] == kept[first]).all() for index, first in self._several)
         if same:
             self._seen_kept[:] = self.kept
 

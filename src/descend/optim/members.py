@@ -22,6 +22,7 @@ def cpu_takes(member: Member, rule: Rule) -> bool:
     p, g = member.param, member.param.grad
     program = stage(rule)
     matrix = p.dim() == 2 or rule.has_matrices or (rule.is_flat and p.dim() > 2)
+    matrix = matrix or (p.dim() < 2 and cpu.takes_vectors(program))
     whole = p.is_contiguous() and not p.is_complex() and matrix
     if program.folds or ((cpu.asks_for_rows(program) or rule.has_matrices) and not whole):
         return False

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...formula import Program
+from ...formula.nodes import scope
 from .compiler import c_function, compile_functions, vector_width
 from .driver import Driver
 from .emit import compute_type
@@ -36,15 +37,25 @@ def takes(p: torch.Tensor) -> bool:
 
 
 def matrices(program: Program, params: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
-    """The rows of every parameter, and its columns, all other dimensions; nothing where no program asks."""
+    """The rows of every parameter, and its columns, all other dimensions; nothing where no program asks.
+
+    A vector is one row.
+    """
     if not asks_for_rows(program):
         return []
-    return [(p.shape[0], p.numel() // max(1, p.shape[0])) for p in params]
+    rows = [p.shape[0] if p.dim() > 1 else 1 for p in params]
+    return [(r, p.numel() // max(1, r)) for r, p in zip(rows, params, strict=True)]
 
 
 def asks_for_rows(program: Program) -> bool:
     """Whether a program has to know where the rows of a matrix begin; its parameters must be matrices."""
     return any(domain != "element" for domain in program.domains.values()) or bool(program.vectors)
+
+
+def takes_vectors(program: Program) -> bool:
+    """Whether a program that asks for rows may take a vector for one: it sums by row, and keeps none."""
+    kept = any(domain != "element" for domain in program.domains.values())
+    return not kept and all(scope(n) == "rows" for n in program.vectors)
 
 
 def storage_name(dtype: torch.dtype) -> str:
