@@ -15,15 +15,16 @@ ADAFACTOR = rules.get("adafactor")
 SHAPES = ((130, 700), (64, 64), (1, 40), (40, 1), (513, 33), (0, 4), (3, 0))
 
 
-@pytest.fixture(params=["least", "cached", "past"])
+@pytest.fixture(params=["small", "cached", "least", "past"])
 def keep(request, monkeypatch):
-    """Take tensors of any size for such as lie in the cache, in memory, or between."""
+    """Take tensors of any size for such as are small, lie in the cache, in memory, or between."""
     stages_as(request.param, monkeypatch)
     return request.param
 
 
 def stages_as(keep, monkeypatch):
-    monkeypatch.setattr(ways, "CACHED", 1 << 60 if keep == "cached" else 0)
+    monkeypatch.setattr(ways, "APART", 1 << 60 if keep == "small" else 0)
+    monkeypatch.setattr(ways, "CACHED", 1 << 60 if keep in ("small", "cached") else 0)
     monkeypatch.setattr(ways, "UNCACHED", 0 if keep == "past" else 1 << 60)
 
 
@@ -49,13 +50,13 @@ def stepped(rule, params, steps=3, **options):
 def both(monkeypatch, rule, change=lambda params: None, **options):
     """With and without means by column."""
     found = []
-    for keep in ("least", "past"):
+    for keep in ("small", "past"):
         stages_as(keep, monkeypatch)
         params = parameters(**options)
         change(params)
         found.append(stepped(rule, params))
     (least, before), (past, after) = found
-    assert not any(one.rough for one in before.program.passes)
+    assert sum_of(before) is None
     assert sum_of(after) is not None
     return least, past, after
 
@@ -125,15 +126,19 @@ def test_where_it_may_not_be_the_mean_is_taken_as_it_is_written(change, monkeypa
 )
 def test_a_bound_that_nothing_reaches_may_be_left_out_to_the_same_bits(change, monkeypatch):
     found = []
-    for keep in ("least", "cached"):
-        stages_as(keep, monkeypatch)
+    stages_as("small", monkeypatch)
+    for bounded in (True, False):
+        if bounded:
+            monkeypatch.setattr(ways, "stage", lambda rule, keep="least", apart=False: stage(rule))
+        else:
+            monkeypatch.setattr(ways, "stage", stage)
         params = parameters(((130, 700), (70, 33)))
         if change is not None:
             change(params)
         new, plan = stepped(ADAFACTOR, params)
         found.append(new)
         conditions = [n for n in plan.program.passes[-1].scalars.row if n.op == "le"]
-        assert len(conditions) == (keep == "cached")
+        assert len(conditions) == (not bounded)
     for a, b in zip(*found, strict=True):
         assert torch.equal(a.isnan(), b.isnan())
         assert torch.equal(a.nan_to_num(), b.nan_to_num())
@@ -176,8 +181,7 @@ def test_it_goes_with_clipping_by_everything_and_with_groups(keep):
 
 
 def separates(rule):
-    passes = stage(rule_of(rule), "past").passes
-    return any(one.rough for one in passes)
+    return any(one.unless is not None for one in stage(rule_of(rule), apart=True).passes)
 
 
 def test_what_is_separated_and_what_is_not():
@@ -239,11 +243,11 @@ def test_what_is_separated_and_what_is_not():
     assert separates(by_norm)
     for rule in (no_square, one_sided, in_a_sum, late_rows, bounded_below, old_columns, bounded_altogether):
         assert not separates(rule), rule.__name__
-    assert not any(one.rough for one in stage(ADAFACTOR).passes)
+    assert not any(one.unless is not None for one in stage(ADAFACTOR).passes)
 
 
 def test_all_that_a_row_needs_of_itself_is_done_while_it_is_in_the_cache():
-    program = stage(ADAFACTOR, "past")
+    program = stage(ADAFACTOR, "past", apart=True)
     assert [one.domain for one in program.passes] == [
         *("element", "rows", "element"),
         *("columns", "element", "element"),
@@ -266,7 +270,7 @@ def test_squares_that_float32_would_lose_are_taken_as_they_are_written(keep, sca
     (new,), plan = stepped(rule_of(crooked), params, steps=1)
     x = g * (g**2).mean(1, keepdim=True).sqrt() / (g**2).mean(0, keepdim=True).sqrt()
     assert torch.allclose(new.double(), p - 0.1 * x / x.norm(), rtol=1e-6, atol=1e-6)
-    if keep == "past":
+    if keep != "small":
         assert (sum_of(plan)[0] != 0) == (scale != 1)
 
 
@@ -295,7 +299,7 @@ def test_a_norm_by_column_first_and_a_bound_of_two_factors(keep):
         (new,), plan = stepped(rule_of(bounded), params, steps=1)
         x = -g * (2 / (g**2).mean(1, keepdim=True).sqrt() / (g**2).mean(0, keepdim=True).sqrt()).clamp(max=5)
         assert torch.allclose(new.double(), p - 0.1 * x / x.norm(), rtol=1e-6, atol=1e-6)
-        if keep == "past":
+        if keep != "small":
             assert (sum_of(plan)[0] != 0) == reached
 
 
@@ -349,7 +353,7 @@ def growing(p, g, r=State(shape="rows"), c=State(shape="columns"), lr=0.1):
 )
 def test_what_hangs_on_such_a_mean_or_on_the_columns_waits_for_it(rule, scale, keep, monkeypatch):
     new, _ = stepped(rule, parameters(((70, 300), (64, 33)), scale))
-    stages_as("least", monkeypatch)
+    stages_as("small", monkeypatch)
     least, _ = stepped(rule, parameters(((70, 300), (64, 33)), scale))
     start = parameters(((70, 300), (64, 33)), scale)
     for a, b, p in zip(new, least, start, strict=True):

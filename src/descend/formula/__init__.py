@@ -7,13 +7,14 @@ from .expression import Expression, expression
 from .program import Pass, Program
 from .rule import Formula, Rule, rule, rule_of
 from .scalars import ScalarProgram
-from .stage import stage
+from .stage import Keep, stage
 
 __all__ = [
     "DIALECTS",
     "Expression",
     "Formula",
     "Hyper",
+    "Keep",
     "Pass",
     "Program",
     "Range",

@@ -18,8 +18,7 @@ class Pass:
     `reads` are the operands it loads; `body` every element operation in order; `written` the operands that
     it changes, with their new values; `reductions` what it sums up for the passes after it, with the elements
     that are summed; `scalars` the host's part, which fills its row; `vectors` the sums by row or
-    column of earlier passes that it reads. Where a scalar `unless` holds, nobody wants its sums; those that
-    are `rough` may lose tiny squares.
+    column of earlier passes that it reads. Where a scalar `unless` holds, nobody wants its sums.
     """
 
     domain: str
@@ -30,7 +29,6 @@ class Pass:
     reductions: dict[Node, Node]
     scalars: ScalarProgram
     unless: Node | None = None
-    rough: frozenset[Node] = frozenset()
 
     @cached_property
     def operands(self) -> tuple[str, ...]:

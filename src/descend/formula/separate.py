@@ -41,13 +41,13 @@ Parts = dict[str, Node]
 class Separated:
     """New values in which such a mean is behind a condition.
 
-    `unless` names for each mean as it was written the condition under which nobody wants it; `rough` the sums
-    by column, in which tiny squares may get lost.
+    `unless` names for each mean as it was written the condition under which nobody wants it; `inner` are the
+    means by column that take its place.
     """
 
     outputs: dict[str, Node]
     unless: dict[Node, Node] = field(default_factory=dict)
-    rough: frozenset[Node] = frozenset()
+    inner: frozenset[Node] = frozenset()
 
 
 def separated(outputs: Mapping[str, Node], domain: Domain) -> Separated:

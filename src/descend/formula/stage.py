@@ -29,34 +29,34 @@ from .separate import Separated, separated, unbounded
 
 Keep = Literal["least", "cached", "past"]
 """Where tensors lie, and so what goes from one pass to the next in temporaries: what saves memory traffic, or
-also what saves a root or a division, as temporaries lie in the cache or are written past it. What is far
-larger than the cache is read as seldom as can be too (`separate`)."""
+also what saves a root or a division, as temporaries lie in the cache or are written past it."""
 
 
 @cache
-def stage(rule: Rule, keep: Keep = "least") -> Program:
+def stage(rule: Rule, keep: Keep = "least", apart: bool = False) -> Program:
     """Sort the expressions of a rule into passes over the elements and the scalars between them.
 
-    Whatever `keep` says, the numbers are the same, but for the order in which they are added up.
+    `apart`: take what factors by row and by column apart (`separate`), which is more work for the smallest
+    tensors. Whatever is asked, the numbers are the same, but for the order in which they are added up.
 
     Raises FormulaError where the formula cannot be read.
     """
-    copied, apart = frozenset[str](), frozenset[str]()
+    copied, held = frozenset[str](), frozenset[str]()
     while True:
         try:
-            return _Stager(rule, copied, apart, keep).program()
+            return _Stager(rule, copied, held, keep, apart).program()
         except _Conflict as conflict:
             copied |= conflict.copied
-            apart |= conflict.apart
+            held |= conflict.held
 
 
 class _Conflict(Exception):
-    """No order of writing in place does; these states are to be `copied` or held `apart` as well."""
+    """No order of writing in place does; these states are to be `copied` or `held` back as well."""
 
-    def __init__(self, copied: frozenset[str], apart: frozenset[str]) -> None:
-        super().__init__(copied, apart)
+    def __init__(self, copied: frozenset[str], held: frozenset[str]) -> None:
+        super().__init__(copied, held)
         self.copied = copied
-        self.apart = apart
+        self.held = held
 
 
 _DEAR = frozenset({"sqrt", "div", "pow", "exp", "log", "tanh", "sin", "cos", "uniform"})
@@ -71,11 +71,13 @@ class _Stager:
 
     A pass has a position, level * 5 + place of its domain in ORDER: what needs no reduction and no matrix
     word has level 0, what needs one has level 1, and so on. `copied` are states that `every` makes and that a
-    pass writes all the same, from a temporary; of the new value of those in `apart` words take a copy;
-    `keep` is as in `stage`.
+    pass writes all the same, from a temporary; of the new value of those in `held` words take a copy; `keep`
+    and `apart` are as in `stage`.
     """
 
-    def __init__(self, rule: Rule, copied: frozenset[str], apart: frozenset[str], keep: Keep) -> None:
+    def __init__(
+        self, rule: Rule, copied: frozenset[str], held: frozenset[str], keep: Keep, apart: bool
+    ) -> None:
         self.rule = rule
         self.keep = keep
         self.scalar_states = [s.name for s in rule.states if s.scalar]
@@ -84,9 +86,9 @@ class _Stager:
         self.outputs = by_passes(rule.outputs, copied)
         self.separated = Separated(self.outputs)
         domain = Rewriter(self.domains).domain
-        if keep == "past":
+        if apart:
             self.separated = separated(self.outputs, domain)
-        if keep != "least":
+        if apart or keep != "least":
             self.outputs = unbounded(self.separated, domain)
         whole = [*self.outputs.values()] if rule.reduces else []
         whole += [n.args[3] for n in whole if n.op == "every"]
@@ -96,7 +98,7 @@ class _Stager:
             for word, n in self.outputs.items():
                 self._check(word, n)
             changed = [word for word in self.domains if self.outputs.get(word, leaf(word)) != leaf(word)]
-            self.matrices = Matrices(rule, self.rewrite, self.outputs, changed, apart)
+            self.matrices = Matrices(rule, self.rewrite, self.outputs, changed, held)
         except ShapeError as error:
             self._refuse(str(error), self._where(error.node))
         if not changed:
@@ -108,7 +110,7 @@ class _Stager:
         self._cutter = Cutter(self.new, self.domains, self.rewrite, self.matrices)
         self._levels: dict[Node, int] = {}
         self._columns_from = 0
-        self._columns_from = max(map(self.level, self.separated.rough), default=0)
+        self._columns_from = max(map(self.level, self.separated.inner), default=0)
         self._levels.clear()
 
     def _check(self, word: str, n: Node) -> None:
@@ -177,11 +179,8 @@ class _Stager:
                 scalars = ScalarProgram((), tuple(cut.row), {}, known, first)
             reads, vectors = tuple(cut.reads), tuple(cut.vectors)
             domain = ORDER[at % len(ORDER)]
-            rough = self.separated.rough & cut.summed.keys()
             body = tuple(cut.body)
-            passes.append(
-                Pass(domain, reads, vectors, body, cut.written, cut.summed, scalars, cut.unless, rough)
-            )
+            passes.append(Pass(domain, reads, vectors, body, cut.written, cut.summed, scalars, cut.unless))
             known += tuple(n for n in cut.summed if self.rewrite.domain(n) == "scalar")
         final = ScalarProgram((), (), rest, known, first)
         routines = self._routines(run_at, cuts)
@@ -353,7 +352,7 @@ class _Stager:
     def _position(self, n: Node, domain: str, least: int = 0) -> int:
         """The first pass of a domain, from some level on, in which a value can be computed.
 
-        What is computed by column comes after `rough` sums, so that those follow the sums of their rows.
+        What is computed by column comes after `inner` sums, so that those follow the sums of their rows.
         """
         level = max(self.level(n), least)
         if domain == "columns" and level:

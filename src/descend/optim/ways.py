@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
-from ..formula import Program, Rule, stage
+from ..formula import Keep, Program, Rule, stage
 from ..formula.nodes import scope
 from ..kernels.matrix import Shape
 from ..kernels.matrix_plans import Arena, MatrixCpuPlan, MatrixTorchPlan, shape_of
@@ -21,6 +21,9 @@ from .state import HALF
 BATCH = 1 << 24
 """Elements of matrices that one plan takes together: its temporaries are several times as many."""
 
+
+APART = 1 << 20
+"""Bytes of all operands from which a pass more by row and by column costs less than one over all elements."""
 
 CACHED = 24 << 20
 """Bytes of all operands, at most, that a step is taken to find in the cache where the last one left them."""
@@ -104,17 +107,20 @@ class Way:
         rule = self.program.rule
         each = sum(m.param.numel() * m.param.element_size() for m in members)
         taken = each * sum(domain == "element" for domain in self.program.domains.values())
-        if not rule.reduces or CACHED < taken <= UNCACHED:
+        if not rule.reduces:
             return self.program
-        found = stage(rule, "cached" if taken <= CACHED else "past")
-        if not found.past and [one.body for one in found.passes] == [one.body for one in self.program.passes]:
-            return self.program
+        keep: Keep = "cached" if taken <= CACHED else "least" if taken <= UNCACHED else "past"
+        apart = taken >= APART
+        found = stage(rule, keep, apart)
         if found.kept != self.program.kept:
             # in memory one more temporary is worth its while where it is written past the cache alone
             costly = found.far and (found.past != {*found.kept} or each * len(found.kept) > SPARE)
             if costly or any(dtype in HALF for dtype in self.kernel or ()):
-                return self.program
-        return found
+                found = stage(rule, apart=apart)
+        same = not found.past and [one.body for one in found.passes] == [
+            one.body for one in self.program.passes
+        ]
+        return self.program if same else found
 
 
 def _with(values: Values, shape: tuple[float, ...]) -> Values:
