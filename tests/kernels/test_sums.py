@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from descend.formula import rule_of, stage
-from descend.formula.vocabulary import mean, sum
+from descend.formula.vocabulary import abs, max, mean, sum
 from descend.kernels import cpu
 
 SIZES = (1, 16, 63, 64, 65, 127, 1000, 32_768, 100_003)
@@ -134,6 +134,19 @@ def stepped(rule, *operands):
     addresses = np.array([[x.data_ptr() for x in operands]], np.int64)
     table.bind(addresses, kernel.rows(1), np.zeros(1, np.int64))
     table.launch()
+
+
+def largest_square(p, g):
+    p = p - max(g**2) * g - max(abs(g))
+    return p
+
+
+def test_the_largest_square_is_formed_in_float64_and_the_largest_number_is_one_of_them():
+    g = drawn(1000, 1e25)
+    g[77] = 3e38
+    assert summed(largest_square, g.clone(), g) == float(g[77].double() ** 2)
+    g[5] = float("nan")
+    assert np.isnan(summed(largest_square, g.clone(), g))
 
 
 def by_row(matrix):

@@ -48,7 +48,7 @@ def matrices(program: Program, params: Sequence[torch.Tensor]) -> list[tuple[int
 
 
 def asks_for_rows(program: Program) -> bool:
-    """Whether a program has to know where the rows of a matrix begin; its parameters must be matrices."""
+    """Whether a program has to know where the rows of a matrix begin."""
     return any(domain != "element" for domain in program.domains.values()) or bool(program.vectors)
 
 

@@ -113,8 +113,9 @@ class Sums:
         out.do(f"store {kept.vector} <{start}>, ptr {at}")
 
     def _kept_as(self, n: Node) -> Lanes:
-        """What the lanes of a sum along a run are: float64; but the largest of numbers is one of them."""
-        return self.lanes if _is_largest(n) else Lanes("float64", self.lanes.width)
+        """What the lanes of a sum are: float64; but the largest of some numbers is one of them."""
+        one_of_them = _is_largest(n) and len(self._factors(n)) == 1
+        return self.lanes if one_of_them else Lanes("float64", self.lanes.width)
 
     def add(
         self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
@@ -138,7 +139,7 @@ class Sums:
         """Add four vectors of elements to what is added by fours."""
         lanes = self.lanes
         for k, n in self._fours():
-            a, b, c, d = (lanes.value(self._factors(n)[0], values) for values in vectors)
+            a, b, c, d = (lanes.value(self.squares[n], values) for values in vectors)
             pairs = [
                 lanes.operation(out, "fma", [y, y, lanes.operation(out, "mul", [x, x])])
                 for x, y in ((a, b), (c, d))
@@ -158,10 +159,8 @@ class Sums:
         lanes = self.lanes
         for k, n in self._fours():
             for at, values in zip(_four(k), vectors, strict=True):
-                x, before = (
-                    lanes.value(self._factors(n)[0], values),
-                    out.emit(f"load {lanes.vector}, ptr {at}"),
-                )
+                x = lanes.value(self.squares[n], values)
+                before = out.emit(f"load {lanes.vector}, ptr {at}")
                 after = lanes.operation(out, "fma", [x, x, before], text(n))
                 out.do(f"store {lanes.vector} {after}, ptr {at}")
 

@@ -101,14 +101,12 @@ class _Block:
         self._sums, self._lanes = tiles.sweep.sums, tiles.sweep.lanes
         self._out = Lines([], declared)
         self._scalars = steady(self._sweep, self._out)
+        self._eights = self._out.emit(f"and i64 %rows, {-EIGHT}")
+        self._whole = self._out.emit(f"and i64 %columns, {-self._sweep.width}")
 
     def lines(self) -> list[str]:
         """All of it."""
         out, width = self._out, self._sweep.width
-        self._eights, self._whole = (
-            out.emit(f"and i64 %rows, {-EIGHT}"),
-            out.emit(f"and i64 %columns, {-width}"),
-        )
         self._begin()
         with out.each("tile", self._eights, step=EIGHT) as first:
             rows = [self._row(out.emit(f"add i64 {first}, {k}")) for k in range(EIGHT)]
@@ -136,8 +134,8 @@ class _Block:
         """Sums of nothing."""
         out, lanes = self._out, self._lanes
         for k, n, _ in self._tiles._rows:
-            out.do(f"%sum{k} = alloca [{BLOCK} x {lanes.wide}], align 64")
-            out.do(f"%each{k} = alloca [{EIGHT} x {lanes.vector}], align 64")
+            out.do(f"%sum{k} = alloca [{BLOCK} x {lanes.wide}]")
+            out.do(f"%each{k} = alloca [{EIGHT} x {lanes.vector}]")
             out.do(*(f"{at} = alloca {lanes.vector}" for at in _row_sums(k)))
             with out.each(f"blank{k}", "%rows") as r:
                 self._sums.blank(out, n, self._lanes_of(k, r))
