@@ -5,8 +5,9 @@ row, and others over the tensor, tiles do that too, a few vectors in float32 at 
 of the tensor as they lie, eight vectors beside one of each row. A chunk goes block by block: the columns'
 sums of its tiles are added in float32 and then widened onto the chunk's strip.
 
-Where such sums, of at most twelve roundings, are so large or so small that float32 could lose something, the
-squares are formed in float64 instead, and so are those of the rows and columns that fill no tile.
+Rows that fill no tile make one each. Where such sums, of at most fifteen roundings, are so large or so small
+that float32 could lose something, the squares are formed in float64 instead, and so are those of the columns
+that fill no vector.
 """
 
 from __future__ import annotations
@@ -101,34 +102,41 @@ class _Block:
         self._sums, self._lanes = tiles.sweep.sums, tiles.sweep.lanes
         self._out = Lines([], declared)
         self._scalars = steady(self._sweep, self._out)
-        self._eights = self._out.emit(f"and i64 %rows, {-EIGHT}")
         self._whole = self._out.emit(f"and i64 %columns, {-self._sweep.width}")
 
     def lines(self) -> list[str]:
         """All of it."""
         out, width = self._out, self._sweep.width
+        eights = out.emit(f"and i64 %rows, {-EIGHT}")
         self._begin()
-        with out.each("tile", self._eights, step=EIGHT) as first:
-            rows = [self._row(out.emit(f"add i64 {first}, {k}")) for k in range(EIGHT)]
-            lying = out.emit(f"mul i64 {first}, {self._whole}")
-            with out.each("stretch", self._whole, step=EIGHT * width) as start:
-                end = out.sooner(out.emit(f"add i64 {start}, {EIGHT * width}"), self._whole)
-                self._blank(at for k, _, _ in self._tiles._rows for at in _row_sums(k))
-                self._blank(_few(k) for k, _, _ in self._tiles._tensor)
-                with out.each("vector", end, start, width) as i:
-                    self._fetch(first, i)
-                    self._tile([row.vector(i) for row in rows], i)
-                    self._lie(out.emit(f"add i64 {lying}, {out.emit(f'mul i64 {i}, {EIGHT}')}"))
-                self._widen_rows(first, start, end)
-                begins, ends = (out.emit(f"mul i64 {x}, {EIGHT}") for x in (start, end))
-                self._widen_lying(
-                    out.emit(f"add i64 {lying}, {begins}"), out.emit(f"add i64 {lying}, {ends}")
-                )
+        for height, start, stop in ((EIGHT, "0", eights), (1, eights, "%rows")):
+            with out.each(f"tall{height}", stop, start, height) as first:
+                self._stretches(first, height)
         with out.each("widened", self._whole, step=width) as i:
             self._widen_columns(i)
         self._rest()
         self._rest_lying()
         return out.lines
+
+    def _stretches(self, first: str, height: int) -> None:
+        """A tile of so many rows, stretch by stretch."""
+        out, width = self._out, self._sweep.width
+        rows = [self._row(out.emit(f"add i64 {first}, {k}")) for k in range(height)]
+        lying = out.emit(f"mul i64 {first}, {self._whole}")
+        with out.each(f"stretch{height}", self._whole, step=EIGHT * width) as start:
+            end = out.sooner(out.emit(f"add i64 {start}, {EIGHT * width}"), self._whole)
+            self._blank(at for k, _, _ in self._tiles._rows for at in _row_sums(k))
+            self._blank(_few(k) for k, _, _ in self._tiles._tensor)
+            with out.each(f"beside{height}", end, start, width) as i:
+                if height > 1:
+                    self._fetch(first, i)
+                self._tile([row.vector(i) for row in rows], i)
+                place = out.emit(f"mul i64 {i}, {height}")
+                self._lie(out.emit(f"add i64 {lying}, {place}"), height)
+            self._widen_rows(first, start, end, height)
+            begins, ends = (out.emit(f"mul i64 {x}, {height}") for x in (start, end))
+            begins, ends = (out.emit(f"add i64 {lying}, {x}") for x in (begins, ends))
+            self._widen_lying(begins, ends, height)
 
     def _begin(self) -> None:
         """Sums of nothing."""
@@ -176,10 +184,10 @@ class _Block:
         return Row(self._sweep, self._out, self._scalars, bases, wanted=self._tiles._along)
 
     def _tile(self, rows: Sequence[dict[Node, str]], i: str) -> None:
-        """Add a vector of each of eight rows: by column in pairs to what the tiles above have left."""
+        """Add a vector of each row: by column in pairs to what the tiles above have left."""
         out, lanes = self._out, self._lanes
         for k, n, x in self._tiles._rows:
-            for at, values in zip(_row_sums(k), rows, strict=True):
+            for at, values in zip(_row_sums(k), rows, strict=False):
                 before, one = out.emit(f"load {lanes.vector}, ptr {at}"), lanes.value(x, values)
                 after = lanes.operation(out, "fma", [one, one, before], text(n))
                 out.do(f"store {lanes.vector} {after}, ptr {at}")
@@ -190,13 +198,13 @@ class _Block:
             added = lanes.operation(out, "add", both, text(self._sums.columns[k]))
             lanes.put(out, added, at, "float32", None)
 
-    def _lie(self, place: str) -> None:
-        """Add eight vectors of elements as they lie."""
+    def _lie(self, place: str, count: int) -> None:
+        """Add so many vectors of elements as they lie."""
         out, lanes = self._out, self._lanes
         if not self._tiles._tensor:
             return
         row = self._lying()
-        places = [out.emit(f"add i64 {place}, {k * self._sweep.width}") for k in range(EIGHT)]
+        places = [out.emit(f"add i64 {place}, {k * self._sweep.width}") for k in range(count)]
         vectors = [row.vector(at) for at in places]
         for k, n, x in self._tiles._tensor:
             both = [out.emit(f"load {lanes.vector}, ptr {_few(k)}")]
@@ -204,8 +212,10 @@ class _Block:
             out.do(f"store {lanes.vector} {lanes.operation(out, 'add', both, text(n))}, ptr {_few(k)}")
 
     def _added(self, factors: Sequence[str]) -> str:
-        """The squares of eight vectors, added in pairs."""
+        """The squares of eight vectors, added in pairs, or that of one."""
         out, lanes = self._out, self._lanes
+        if len(factors) == 1:
+            return lanes.operation(out, "mul", [factors[0], factors[0]])
         found = [
             lanes.operation(out, "fma", [b, b, lanes.operation(out, "mul", [a, a])])
             for a, b in zip(factors[::2], factors[1::2], strict=True)
@@ -214,36 +224,37 @@ class _Block:
             found = [lanes.operation(out, "add", found[j : j + 2]) for j in range(0, len(found), 2)]
         return found[0]
 
-    def _widen_rows(self, first: str, start: str, end: str) -> None:
+    def _widen_rows(self, first: str, start: str, end: str, height: int) -> None:
         """What a stretch of the tile has left of every row, onto its lanes; or their squares one by one."""
         out, sums, lanes = self._out, self._sums, self._lanes
         for k, n, _ in self._tiles._rows:
-            few = [out.emit(f"load {lanes.vector}, ptr {at}") for at in _row_sums(k)]
-            out.when(lanes.is_usual(out, *few), f"rows{k}", f"apart{k}")
+            few = [out.emit(f"load {lanes.vector}, ptr {at}") for at in _row_sums(k)[:height]]
+            name = f"{height}.{k}"
+            out.when(lanes.is_usual(out, *few), f"rows{name}", f"apart{name}")
             for j, one in enumerate(few):
                 sums.widen(out, one, self._lanes_of(k, out.emit(f"add i64 {first}, {j}")))
-            out.do(f"br label %wide{k}")
-            out.lines.append(f"apart{k}:")
+            out.do(f"br label %wide{name}")
+            out.lines.append(f"apart{name}:")
             for j, one in enumerate(few):
                 out.do(f"store {lanes.vector} {one}, ptr {out.at(lanes.vector, f'%each{k}', j)}")
-            with out.each(f"single{k}", f"{EIGHT}") as place:
+            with out.each(f"single{name}", f"{height}") as place:
                 r = out.emit(f"add i64 {first}, {place}")
                 one = out.emit(f"load {lanes.vector}, ptr {out.at(lanes.vector, f'%each{k}', place)}")
                 into = self._lanes_of(k, r)
-                with sums.unless_usual(out, f".row{k}", one, into):
+                with sums.unless_usual(out, f".row{name}", one, into):
                     row = self._row(r)
-                    with out.each(f"once{k}", end, start, self._sweep.width) as i:
+                    with out.each(f"once{name}", end, start, self._sweep.width) as i:
                         sums.add_to(out, n, into, row.vector(i))
-            out.label(f"wide{k}")
+            out.label(f"wide{name}")
 
-    def _widen_lying(self, start: str, end: str) -> None:
+    def _widen_lying(self, start: str, end: str, height: int) -> None:
         """What has been left of the elements as they lie, in a stretch."""
         out, lanes = self._out, self._lanes
         for k, n, _ in self._tiles._tensor:
             few = out.emit(f"load {lanes.vector}, ptr {_few(k)}")
-            with self._sums.unless_usual(out, f".lying{k}", few, _all(k)):
+            with self._sums.unless_usual(out, f".lying{height}.{k}", few, _all(k)):
                 row = self._lying()
-                with out.each(f"lie{k}", end, start, self._sweep.width) as i:
+                with out.each(f"lie{height}.{k}", end, start, self._sweep.width) as i:
                     self._sums.add_to(out, n, _all(k), row.vector(i))
 
     def _widen_columns(self, i: str) -> None:
@@ -256,30 +267,25 @@ class _Block:
             strip = out.at("double", f"%strip{k}", i)
             with (
                 self._sums.unless_usual(out, f"{k}", few, strip),
-                out.each(f"again{k}", self._eights) as r,
+                out.each(f"again{k}", "%rows") as r,
             ):
                 self._sums.add_to_column(out, k, self._row(r).vector(i), i, None)
 
     def _rest(self) -> None:
-        """All of the rows that no tile has taken, and their sums into their places."""
+        """The columns that fill no vector, and the rows' sums into their places."""
         out, whole = self._out, self._whole
         tail = out.emit(f"icmp ne i64 {whole}, %columns")
         every = "true" if self._tiles._rows else tail
-        with out.each("left", "%rows", out.emit(f"select i1 {every}, i64 0, i64 {self._eights}")) as r:
-            row = self._row(r)
-            tiled = out.emit(f"icmp slt i64 {r}, {self._eights}")
-            start = out.emit(f"select i1 {tiled}, i64 {whole}, i64 0")
-            with out.each("few", whole, start, self._sweep.width) as i:
-                self._add(row.vector(i), r, i, None)
+        with out.each("left", out.emit(f"select i1 {every}, i64 %rows, i64 0")) as r:
             out.when(tail, "tail", "ended")
             mask = self._lanes.mask(out, whole, "%columns")
-            self._add(row.vector(whole, mask), r, whole, mask)
+            self._add(self._row(r).vector(whole, mask), r, whole, mask)
             out.label("ended")
             for k, n, _ in self._tiles._rows:
                 at = out.at("double", self._tiles._into(n), r)
                 self._sums.deliver(out, n, self._lanes_of(k, r), at, "%columns")
 
-    def _add(self, values: dict[Node, str], r: str, i: str, mask: str | None) -> None:
+    def _add(self, values: dict[Node, str], r: str, i: str, mask: str) -> None:
         """One vector of a row, in float64."""
         for k in self._sums.tiled:
             self._sums.add_to_column(self._out, k, values, i, mask)
@@ -292,7 +298,7 @@ class _Block:
         if not self._tiles._tensor:
             return
         row = self._lying()
-        start = out.emit(f"mul i64 {self._eights}, {self._whole}")
+        start = out.emit(f"mul i64 %rows, {self._whole}")
         stop = out.emit("mul i64 %rows, %columns")
         over = out.emit(f"and i64 {out.emit(f'sub i64 {stop}, {start}')}, {width - 1}")
         full = out.emit(f"sub i64 {stop}, {over}")
