@@ -24,6 +24,7 @@ def keep(request, monkeypatch):
 
 def stages_as(keep, monkeypatch):
     monkeypatch.setattr(ways, "APART", 1 << 60 if keep == "small" else 0)
+    monkeypatch.setattr(ways, "LOW", 0)
     monkeypatch.setattr(ways, "CACHED", 1 << 60 if keep in ("small", "cached") else 0)
     monkeypatch.setattr(ways, "UNCACHED", 0 if keep == "past" else 1 << 60)
 

@@ -25,6 +25,9 @@ BATCH = 1 << 24
 APART = 1 << 20
 """Bytes of all operands from which a pass more by row and by column costs less than one over all elements."""
 
+LOW = 32
+"""Rows, in the mean, below which what is kept of every column costs more than that pass."""
+
 CACHED = 24 << 20
 """Bytes of all operands, at most, that a step is taken to find in the cache where the last one left them."""
 
@@ -110,7 +113,8 @@ class Way:
         if not rule.reduces:
             return self.program
         keep: Keep = "cached" if taken <= CACHED else "least" if taken <= UNCACHED else "past"
-        apart = taken >= APART
+        low = sum(m.param.numel() // max(1, len(m.param)) for m in members if m.param.dim() > 1)
+        apart = taken >= APART and LOW * low <= sum(m.param.numel() for m in members)
         found = stage(rule, keep, apart)
         if found.kept != self.program.kept:
             # in memory one more temporary is worth its while where it is written past the cache alone
