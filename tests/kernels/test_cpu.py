@@ -342,7 +342,7 @@ def test_addresses_follow_a_parameter_that_changes_its_inside():
 
 
 def test_without_torchs_c_functions_everything_is_read_in_python(monkeypatch):
-    monkeypatch.setattr(gather, "_native", lambda: None)
+    monkeypatch.setattr(gather, "native", lambda: None)
     params = [
         torch.nn.Parameter(torch.randn(3, 5)),
         torch.nn.Parameter(torch.randn(7, dtype=torch.complex64)),

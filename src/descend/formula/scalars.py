@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,19 +46,25 @@ class ScalarProgram:
         """The program as Python over numbers."""
         return self._written(choose="({1} if {0} else {2})")
 
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """All that is asked for."""
+        return *self.row, *self.states.values()
+
+    @cached_property
+    def shared(self) -> dict[Node, None]:
+        """What is used more than once, in an order in which it can be computed."""
+        order = below(self.roots, self.known)
+        counts = Counter([*self.roots, *(a for n in order for a in n.args)])
+        return dict.fromkeys(n for n in order if n.args and counts[n] > 1)
+
     def _written(self, choose: str) -> str:
-        roots = [*self.row, *self.states.values()]
         names = dict(self.known)
-        counts: dict[Node, int] = {}
-        order = list(below(roots, names))
-        for used in [*roots, *(a for n in order for a in n.args)]:
-            counts[used] = counts.get(used, 0) + 1
         lines: list[str] = []
-        for n in order:
-            if n.args and counts[n] > 1:
-                label = f"x{len(lines)}"
-                lines.append(f"    {label} = {_python(n, names, choose)}")
-                names[n] = label
+        for n in self.shared:
+            label = f"x{len(lines)}"
+            lines.append(f"    {label} = {_python(n, names, choose)}")
+            names[n] = label
         row = "".join(f"{_python(n, names, choose)}, " for n in self.row)
         states = "".join(f"{_python(n, names, choose)}, " for n in self.states.values())
         given = [*self.arguments, *self.known.values()]

@@ -11,9 +11,9 @@ import torch
 from ..formula import Program, Rule
 from ..formula.matrices import Routine
 from . import matrix, steady
+from .counters import Member, Values
 from .cpu.products import Piece
 from .matrix import Shape
-from .plans import Member, Values
 from .staged import StagedCpuPlan, StagedTorchPlan
 
 

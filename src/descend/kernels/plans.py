@@ -8,131 +8,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..formula import Program, ScalarProgram, State, chance
+from ..formula import Program, ScalarProgram, chance
 from ..formula.vocabulary import WORDS
 from . import cpu, torch_ops
-from .cpu import counting
-from .cpu.gather import FINE, OTHER_GRADIENT, Gatherer
-
-Values = Callable[[dict[str, Any]], tuple[Any, ...]]
-"""Reads the hyper-parameters of a rule, in its order, out of a parameter group."""
-
-
-@dataclass
-class Member:
-    """One parameter with its group, its state dict, and how many steps it has taken."""
-
-    param: torch.Tensor
-    group: dict[str, Any]
-    state: dict[str, Any]
-    count: float
-
-
-class Counters:
-    """Step counts and scalar states of a plan's parameters, each in one array.
-
-    The numbers that a person finds in `opt.state[p]` are views of these arrays, so both are always the
-    same. `cohorts` sorts the parameters by (group, count, scalar states): one row of scalars each.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[Member],
-        scalars: Sequence[State],
-        values: Values,
-        program: Program,
-        step_key: str | None,
-    ) -> None:
-        self.members = members
-        self.program = program
-        self.values = values
-        self._groups = {id(m.group): m.group for m in members}
-        self._group_of = np.array([id(m.group) for m in members], np.int64)
-        steps = torch.tensor([float(m.count) for m in members], dtype=torch.float32, device="cpu")
-        kept = torch.tensor(
-            [[float(m.state[s.key]) for m in members] for s in scalars], dtype=torch.float64, device="cpu"
-        ).reshape(len(scalars), len(members))
-        for i, m in enumerate(members):
-            if step_key is not None:
-                dict.__setitem__(m.state, step_key, steps[i])
-            for k, s in enumerate(scalars):
-                dict.__setitem__(m.state, s.key, kept[k, i])
-        self.counts = steps.numpy()
-        self.kept = kept.numpy()
-        self._seen_counts = np.full_like(self.counts, np.nan)
-        self._seen_kept = np.full_like(self.kept, np.nan)
-        n = len(members)
-        self._same, self._count = counting.same(), counting.count()
-        self._counts_at = (self.counts.ctypes.data, self._seen_counts.ctypes.data, n)
-        self._kept_at = (self.kept.ctypes.data, self._seen_kept.ctypes.data, 2 * self.kept.size)
-        self._scalars = program.scalars
-        self._names = [s.name for s in scalars]
-        self._early = [k for k, s in enumerate(scalars) if s.name in program.scalars.states]
-        self._steps: list[float] = []
-        self.cohorts: list[tuple[dict[str, Any], Any, int]] = []
-        self._several: list[tuple[Any, int]] = []
-        self.row_of = np.zeros(len(members), np.int64)
-
-    def sort(self, active: Any = None) -> bool:
-        """Bring `cohorts` up to date; whether they were sorted anew. `active` leaves parameters out."""
-        if active is None and self._unchanged():
-            return False
-        keys: dict[tuple[Any, ...], list[int]] = {}
-        for i in range(len(self.members)) if active is None else np.flatnonzero(active):
-            key = (self._group_of[i], self.counts[i], *self.kept[:, i])
-            keys.setdefault(key, []).append(int(i))
-        self.cohorts = []
-        self.row_of.fill(0)  # of those that take no part, too, a row that there is
-        for row, (key, places) in enumerate(keys.items()):
-            index = slice(None) if len(places) == len(self.members) else np.array(places)
-            self.row_of[index] = row
-            self.cohorts.append((self._groups[int(key[0])], index, places[0]))
-        self._steps = [float(self.counts[first]) for _, _, first in self.cohorts]
-        self._several = [(self.cohorts[row][1], p[0]) for row, p in enumerate(keys.values()) if len(p) > 1]
-        return True
-
-    def _unchanged(self) -> bool:
-        """Whether all numbers are as the last step left them: someone may have edited them."""
-        return bool(self._same(*self._counts_at)) and (not len(self.kept) or bool(self._same(*self._kept_at)))
-
-    def advance(self, active: Any = None) -> list[tuple[Any, ...]]:
-        """Count the step and compute every cohort's row, in float64."""
-        rows = []
-        kept = self.kept.T.tolist() if len(self.kept) else None
-        of, hypers = None, tuple[Any, ...]()
-        for k, (group, index, first) in enumerate(self.cohorts):
-            if group is not of:
-                of, hypers = group, self.values(group)
-            t = self._steps[k] = self._steps[k] + 1
-            row, states = self._scalars(t, *hypers, *(kept[first] if kept else ()))
-            rows.append(row)
-            for place, value in zip(self._early, states, strict=True):
-                self.kept[place, index] = value
-        if active is None:
-            self._count(*self._counts_at)
-            if len(self.kept):
-                self._seen_kept[:] = self.kept
-        else:
-            self.counts[active] += 1
-            self._seen_counts.fill(np.nan)
-        return rows
-
-    def settle(self, states: Sequence[str], values: Any, active: Any) -> None:
-        """Set scalar states that depend on a sum to `values` [n, states]; cohorts that stay alike stay."""
-        same = active is None
-        for k, name in enumerate(states):
-            kept = self.kept[self._names.index(name)]
-            np.copyto(kept, values[:, k], where=True if active is None else active)
-            same = same and all((kept[index] == kept[first]).all() for index, first in self._several)
-        if same:
-            self._seen_kept[:] = self.kept
+from .counters import Counters, Member, Values
+from .cpu.gather import FINE, OTHER_GRADIENT, Gatherer, native
+from .cpu.replay import Notes
 
 
 class CpuPlan:
@@ -179,6 +66,34 @@ class CpuPlan:
         self._k = 1 + len(shown)
         self._rows = self.kernel.rows(1)
         self._bound = False
+
+    def notes(self, keys: Mapping[str, Any]) -> Notes | None:
+        """What a replay of the last step needs, or None where it cannot be one.
+
+        `keys` says where a group keeps hyper-parameters under another name than their own.
+        """
+        launched = self.table.words()
+        if not launched or not self.gatherer.is_quick or self.gatherer.missing:
+            return None
+        counted, arguments, alive = self.counters.notes([*self.program.final.states])
+        found = native()
+        assert found is not None
+        written = [id(x) + found.cell for x in self._written if not x.is_inference()]  # those have no version
+        cells = (ctypes.c_int64 * len(written))(*written)
+        own = {
+            "rows": ctypes.addressof(self._rows),
+            "row_width": self.width,
+            "written": ctypes.addressof(cells),
+            "written_count": len(written),
+        }
+        return Notes(
+            {**launched, **self.gatherer.words, **counted, **own},
+            self.program.scalars,
+            arguments,
+            [group for group, _, _ in self.counters.cohorts],
+            [keys.get(h.name, h.name) for h in self.program.rule.hypers],
+            (self, alive, cells, self._rows),
+        )
 
     def prepare(self) -> bool:
         """Read all addresses; False when something changed that needs a new plan."""
@@ -261,6 +176,9 @@ class TorchPlan:
                 if not traced:
                     dict.__setitem__(m.state, key, _number(m.state[key], torch.float64))
         self._looks = [_look(m.param) for m in members]
+
+    def notes(self, keys: Mapping[str, Any]) -> None:
+        """No replay: torch takes this step."""
 
     def prepare(self) -> bool:
         """Whether the parameters are of the kind that they were; torch looks after addresses itself."""

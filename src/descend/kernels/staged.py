@@ -17,9 +17,11 @@ from ..errors import UsageError
 from ..formula import Pass, Program
 from ..formula.nodes import Node, scope
 from . import torch_ops
+from .counters import Member, Values
+from .cpu.replay import Notes
 from .matrix import vector_shape
 from .memory import empty_beside
-from .plans import CpuPlan, Member, TorchPlan, Values
+from .plans import CpuPlan, TorchPlan
 
 
 class StagedPlan(Protocol):
@@ -178,6 +180,10 @@ class StagedCpuPlan(CpuPlan):
         if temporaries is None:
             temporaries = [[temporary(program, w, m.param) for m in members] for w in program.temporaries]
         super().__init__(program, members, values, step_key, private, temporaries, squares)
+
+    def notes(self, keys: Mapping[str, Any]) -> Notes | None:
+        """What a replay of the last step needs; None where torch's routines stand between the passes."""
+        return None if any(self.program.routines) else super().notes(keys)
 
     def launch(self) -> None:
         """Take the step: in one launch, but where torch's routines stand between the passes."""

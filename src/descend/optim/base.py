@@ -14,14 +14,17 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from .. import rules
 from ..errors import UsageError
 from ..formula import Rule
+from ..kernels.counters import Member
 from ..kernels.cpu.counting import Items
+from ..kernels.cpu.replay import Replay
 from ..kernels.matrix_plans import Arena
-from ..kernels.plans import CpuPlan, Member, TorchPlan
+from ..kernels.plans import CpuPlan, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
 from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
 from .detour import STRAIGHT, Detour
 from .members import places, reader, started
 from .parts import plain, untraced
+from .replays import Replays, replay_of
 from .state import (
     NEUTRAL,
     Changes,
@@ -94,11 +97,15 @@ class FormulaOptimizer(TorchOptimizer):
         self._known: dict[int, tuple[int, str]] = {}
         self._unstepped: set[int] = set()
         self._detour = self._planned_by = STRAIGHT
+        self._replays = Replays()
 
     # -- what a subclass says -------------------------------------------------------------------------
 
     def _variant(self, group: Mapping[str, Any]) -> Hashable:
-        """What of a group decides its formulas and its back end; compared at every step."""
+        """What of a group decides its formulas and its back end; compared at every step.
+
+        Of a number that may change from step to step, only whether it is zero.
+        """
         raise NotImplementedError
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
@@ -134,6 +141,7 @@ class FormulaOptimizer(TorchOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._replays.leave()
         if not (self._still_holds() and self._prepared()):
             with torch.inference_mode(False):  # the states outlive a step in inference mode
                 self._plan()
@@ -145,6 +153,7 @@ class FormulaOptimizer(TorchOptimizer):
             launch_together(self._staged)
         if self._unstepped:
             self._unstepped.clear()
+        self._replays.note(self._written_down)
         return loss
 
     _observed_step = TorchOptimizer.profile_hook_step(_step)
@@ -160,6 +169,10 @@ class FormulaOptimizer(TorchOptimizer):
 
         `closure` computes the loss anew and is called first; its value is returned.
         """
+        if closure is None and self._replays.again(
+            self.param_groups, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
+        ):
+            return None
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -173,10 +186,17 @@ class FormulaOptimizer(TorchOptimizer):
     def step_by(self, detour: Detour) -> None:
         """Take a step by a wrapper's detour; an ImpassableError says that nothing was done."""
         self._detour = detour
+        self._replays.leave()
         try:
             self.step()
         finally:
             self._detour = STRAIGHT
+
+    def _written_down(self) -> Replay | None:
+        """The last step, to be replayed; None where it cannot be."""
+        if self._dormant or self._planned_by is not STRAIGHT:
+            return None
+        return replay_of(self, [*self._plans, *self._staged], self.hyper_keys, self._changes.counted)
 
     def _prepared(self) -> bool:
         """Whether every plan fits the tensors as they are now."""
@@ -201,6 +221,7 @@ class FormulaOptimizer(TorchOptimizer):
         """Sort all parameters that have a gradient or a state into plans."""
         self._plans, self._staged, self._dormant, self._known, self._seen = [], [], [], {}, -1
         detour = self._planned_by = self._detour
+        self._replays = Replays()
         detour.begin()
         awake: list[tuple[Rule, dict[str, Any], torch.Tensor, str]] = []
         for group in self.param_groups:

@@ -9,7 +9,7 @@ import torch
 
 from ..formula import Rule
 from ..formula.detour import detoured, idle_at_zero
-from ..kernels.plans import Member
+from ..kernels.counters import Member
 from .checks import Where, raw
 from .ways import Way
 

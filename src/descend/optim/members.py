@@ -11,8 +11,8 @@ import torch
 from ..errors import UsageError
 from ..formula import Rule, State, stage
 from ..kernels import cpu
+from ..kernels.counters import Member
 from ..kernels.cpu.gather import same_layout
-from ..kernels.plans import Member
 from .checks import Where
 from .state import dtype_of_state, new_state, shape_of_state
 

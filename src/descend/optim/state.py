@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -46,11 +47,20 @@ class Changes:
     kept it for a backward pass, and the steps need not look at them.
     """
 
-    __slots__ = ("count", "shown")
+    __slots__ = ("counted", "shown")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counted = ctypes.c_int64()  # where a compiled step can read it
         self.shown = False
+
+    @property
+    def count(self) -> int:
+        """How often something was replaced."""
+        return self.counted.value
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self.counted.value = value
 
     def show(self) -> None:
         """Note that somebody looks at a state."""

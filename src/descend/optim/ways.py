@@ -11,9 +11,10 @@ import torch
 from ..errors import UsageError
 from ..formula import Keep, Program, Rule, stage
 from ..formula.nodes import scope
+from ..kernels.counters import Member, Values
 from ..kernels.matrix import Shape
 from ..kernels.matrix_plans import Arena, MatrixCpuPlan, MatrixTorchPlan, shape_of
-from ..kernels.plans import CpuPlan, Member, TorchPlan, Values
+from ..kernels.plans import CpuPlan, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan
 from .members import cpu_takes, dtypes
 from .state import HALF

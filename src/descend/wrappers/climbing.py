@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..formula import Rule
 from ..kernels import cpu
+from ..kernels.counters import Member
 from ..kernels.cpu.gather import same_layout
-from ..kernels.plans import Member
 from ..optim.base import FormulaOptimizer
 from ..optim.detour import ByPoints, Detour, ImpassableError
 from ..optim.state import Changes, OptimizerState, nothing

@@ -77,6 +77,7 @@ class Kernel:
         self.dtypes = dtypes
         run, between, mode = compile_functions(self.source, ("run", "between", "mode"))
         self.team = Team(run)
+        self.mode_at = mode
         self.mode = c_function(mode, ctypes.c_int64, with_gil=True)
         """`mode()`: whether this thread takes denormal numbers for zeros: `torch.set_flush_denormal`."""
         self.between = c_function(between, None, ctypes.c_void_p, ctypes.c_int64)

@@ -221,7 +221,7 @@ statechanged:
 
 
 @dataclass(frozen=True)
-class _Native:
+class Native:
     """What the compiled loop needs of this torch: `cell` is where a Python tensor keeps its C++ tensor."""
 
     functions: tuple[int, ...]
@@ -232,17 +232,17 @@ class _Native:
     signature: Any
 
 
-def _library(stem: str) -> ctypes.CDLL:
+def library(stem: str) -> ctypes.CDLL:
     folder = Path(torch.__file__).parent / "lib"
     suffix = "dylib" if sys.platform == "darwin" else "so"
     return ctypes.CDLL(str(folder / f"lib{stem}.{suffix}"))
 
 
 @cache
-def _native() -> _Native | None:
+def native() -> Native | None:
     """torch's C functions, or None where this torch or this Python does not have them as expected."""
     try:
-        core, cpu = _library("c10"), _library("torch_cpu")
+        core, cpu = library("c10"), library("torch_cpu")
         found = [getattr(cpu, f"aoti_torch_get_{name}") for name in _SHIM]
         found += [getattr(core if name == "grad" else cpu, symbol) for name, symbol in _OTHERS.items()]
     except (OSError, AttributeError):
@@ -262,7 +262,7 @@ def _native() -> _Native | None:
     signature = c_function(
         compile_function(_IR, "signature"), ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
     )
-    return _Native(addresses, cell, layout.value, undefined, gather, signature)
+    return Native(addresses, cell, layout.value, undefined, gather, signature)
 
 
 def _word(address: int) -> int:
@@ -303,13 +303,13 @@ class Gatherer:
         ]
         self._shapes = [[s.shape for s in column] for column in states]
         self._dense = {i: torch.empty_like(p) for i, p in enumerate(params) if not is_dense(p)}
-        native = _native() if not self._dense else None
+        found = native() if not self._dense else None
         held = [*params, *(s for column in states for s in column)]
-        self._quick = native is not None and all(_word(id(x) + native.cell) == x._cdata for x in held)
-        if native is not None and self._quick:
-            self._prepare(native)
+        self.is_quick = found is not None and all(_word(id(x) + found.cell) == x._cdata for x in held)
+        if found is not None and self.is_quick:
+            self._prepare(found)
 
-    def _prepare(self, native: _Native) -> None:
+    def _prepare(self, native: Native) -> None:
         n, k = self.addresses.shape
         cells = np.zeros((n, k), np.int64)
         cells[:, 0] = [id(p) + native.cell for p in self.params]
@@ -338,11 +338,16 @@ class Gatherer:
     def read(self) -> int:
         """Fill `addresses` and count gradients that are None in `missing`; FINE, or what differs."""
         self.kept = []
-        if not self._quick:
+        if not self.is_quick:
             return self.read_slowly()
         answer = int(self._gather(self._ctx_at))
         self.missing = self._ctx[18]
         return answer
+
+    @property
+    def words(self) -> dict[str, int]:
+        """Where a replay finds what `read` reads, and how many gradients were None."""
+        return {"gatherer": self._ctx_at, "missing": self._ctx_at + 8 * 18}
 
     def read_slowly(self) -> int:
         """As `read`, in Python; gradients that the kernels cannot read are copied first (into `kept`)."""

@@ -49,7 +49,7 @@ class Table:
         self._passes = tuple(range(len(program.passes)))
         self._pointed: Order | None = None
         self._records = Records(program)
-        self._epoch = 0
+        self._epoch = ctypes.c_int64()
         self._kept = self._buffers(n)
         self._ctx: Any = (ctypes.c_int64 * len(FIELDS))()
         self._at = ctypes.addressof(self._ctx)
@@ -97,8 +97,8 @@ class Table:
         """Run all passes over all tensors, or over those that the mask `active` [n] names."""
         if active is not None or self._taken is not None:
             self._take(active)
-        self._epoch += 1
-        self._run(self._passes, self._epoch, threads)
+        self._epoch.value += 1
+        self._run(self._passes, self._epoch.value, threads)
 
     def launch_pass(self, number: int, active: Any = None, threads: int | None = None) -> list[Any]:
         """Run one pass of several; every tensor's sums [n], one array for each that is one number a tensor.
@@ -120,6 +120,28 @@ class Table:
     def finish(self) -> None:
         """Compute the new scalar states after the last of passes that were run one by one."""
         self.kernel.between(self._at, len(self.kernel.program.passes))
+
+    def words(self) -> dict[str, int]:
+        """What a replay of the last launch needs; nothing where it was not of all tensors in one call."""
+        order, team, threads = self._pointed, self.kernel.team, self._threads
+        work, orders = self._orders.get(self._passes, (0, {}))
+        if self._taken is not None or order is None or orders.get(threads) is not order:
+            return {}
+        if threads > 1 and not team.parallel:
+            return {}
+        late = self._records.starts[len(self._passes)]
+        return {
+            **dict(zip(("next", "starts", "starts_bytes"), order.anew, strict=True)),
+            "table": self._at,
+            "epoch": ctypes.addressof(self._epoch),
+            "mode": self.kernel.mode_at,
+            "run": team.address,
+            "threads": threads,
+            "parallel": team.parallel,
+            "release": threads > 1 or work >= SHARE,
+            "record_width": self._records.width,
+            "late": self._kept["records"].ctypes.data + 8 * late,
+        }
 
     @property
     def states(self) -> Any:
@@ -156,6 +178,7 @@ class Table:
         else:
             ctx[_MODE] = ALONE
         ctx[_EPOCH] = epoch
+        self._threads = threads
         team.run(self._at, work, threads)
 
     def _prepared(self, numbers: tuple[int, ...]) -> tuple[int, dict[int, Order]]:

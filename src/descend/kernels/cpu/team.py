@@ -77,6 +77,11 @@ class Team:
         self._alone = c_function(address, None, ctypes.c_void_p, with_gil=True)
         self._released = c_function(address, None, ctypes.c_void_p)
 
+    @property
+    def parallel(self) -> int:
+        """The address of `openmp()`, or 0."""
+        return ctypes.cast(openmp(), ctypes.c_void_p).value or 0
+
     def threads(self, elements: int, most: int | None = None) -> int:
         """How many threads so much work is worth, of `most` or those that torch uses."""
         if most is None:
