@@ -16,10 +16,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import descend
 from descend import chain, modifiers, rules
 from descend.formula import State, rule_of, stage
-from descend.formula.vocabulary import exp, log, maximum, norm, sqrt, where
+from descend.formula.vocabulary import exp, global_norm, log, maximum, norm, sqrt, where
 from descend.kernels import cpu
 from descend.kernels.cpu import replay, scalars
-from descend.kernels.cpu.compiler import c_function
+from descend.kernels.cpu.compiler import c_function, optimised
 from descend.optim import replays
 from descend.wrappers import EMA, SAM, Lookahead
 
@@ -53,7 +53,7 @@ def adds_up(p, g, d=State(scalar=True), lr=0.1):
 
 
 class Run:
-    """Some steps of an optimizer on gradients that are always the same, with `change` before one of them."""
+    """Some steps of an optimizer on gradients that are always the same, with `change` before some of them."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Run:
         shapes: tuple[tuple[int, ...], ...] = SHAPES,
         dtype: torch.dtype = torch.float32,
         steps: int = STEPS,
+        at: tuple[int, ...] = (CHANGED,),
     ) -> None:
         self.source = torch.Generator().manual_seed(1)
         self.params = [self.random(s, dtype).requires_grad_() for s in shapes]
@@ -73,7 +74,7 @@ class Run:
             for self.k in range(steps):
                 for p in self.params:
                     p.grad = self.random(tuple(p.shape), p.dtype)
-                if self.k == CHANGED:
+                if self.k in at:
                     self.before = self.replayed
                     change(self)
                 self.opt.step()
@@ -151,6 +152,25 @@ def test_plans_that_sum_over_all_tensors_together_go_through_python():
         return descend.optimizer(rule("global clip"))(params)
 
     assert both(make).after == 0
+
+
+def lone(p, g, d=State(scalar=True), lr=0.1):
+    p = p - lr * g
+    d = d + global_norm(g)
+    return p, d
+
+
+def test_so_do_those_that_have_but_one_pass():
+    def make(params: list[torch.Tensor]) -> Any:
+        params[1].data = params[1].data.double()
+        return descend.optimizer(lone)(params)
+
+    assert both(make).after == 0
+
+
+def test_threads_of_python_go_on_beside_a_long_step():
+    runs = [Run(SOON, descend.SGD, shapes=(shape,)) for shape in ((2, 3), (300, 401))]
+    assert [run.opt._plans[0].table.words()["release"] for run in runs] == [False, True]
 
 
 def test_states_that_come_apart_are_sorted_anew():
@@ -296,6 +316,63 @@ def test_a_key_of_somebody_elses_may_change():
     assert both(make, change=group(seen=[1, 2])).after == STEPS - SOON
 
 
+def test_what_can_change_in_place_is_looked_at_by_python():
+    def tensor(run: Run) -> None:
+        run.opt.param_groups[0]["lr"].fill_(0.7)
+
+    def listed(run: Run) -> None:
+        run.opt.param_groups[0]["betas"][0] = 0.3
+
+    makers = (
+        (lambda params: descend.AdamW(params, lr=torch.tensor(0.1)), tensor),
+        (lambda params: descend.AdamW([{"params": params, "betas": [0.9, 0.99]}]), listed),
+    )
+    assert [both(make, change=change).after for make, change in makers] == [0, 0]
+
+
+def test_a_parameter_without_a_gradient_is_waited_for():
+    def make(params: list[torch.Tensor]) -> Any:
+        return descend.AdamW([*params, torch.ones(3, requires_grad=True)])
+
+    def awake(run: Run) -> None:
+        run.params.append(run.opt.param_groups[0]["params"][-1])
+        run.params[-1].grad = torch.ones(3)
+
+    found = both(make, change=awake)
+    assert found.before == 0
+    assert found.after > 0
+
+
+@pytest.mark.parametrize(("name", "key"), [("adamw", "step"), ("nadam", "mu_product"), ("prodigy", "d")])
+def test_a_number_that_somebody_holds_may_be_edited(name, key):
+    held: list[torch.Tensor] = []
+
+    def make(params: list[torch.Tensor]) -> Any:
+        opt: Any = descend.optimizer(name)(params)
+        opt.register_step_post_hook(lambda *_: held.append(opt.state[params[1]][key]))
+        return opt
+
+    def edit(run: Run) -> None:
+        if run.k == 3:  # by now nothing is planned anew because somebody looks
+            run.opt._optimizer_step_post_hooks.clear()
+        if run.k == CHANGED:
+            held[-1].mul_(1.5)
+
+    found = both(make, change=edit, at=(3, CHANGED))
+    assert found.before > 0
+    assert found.after < STEPS - CHANGED
+
+
+def infinite_once(p, g, t, lr=0.1):
+    p = p - lr * g * maximum(where(t < 10, log(9 - t), 1), -1)
+    return p
+
+
+def test_scalars_that_are_numpys_at_one_step_are_computed_by_python_there():
+    found = both(descend.optimizer(infinite_once))
+    assert 0 < found.after < STEPS - SOON
+
+
 def test_hooks_are_called():
     calls = []
 
@@ -334,9 +411,9 @@ def test_a_closure_is_called():
 @pytest.mark.parametrize("flush", [False, True])
 def test_denormal_numbers_as_the_caller_takes_them(flush):
     def change(run: Run) -> None:
-        torch.set_flush_denormal(flush)
         run.params[0].data.fill_(1e-40)
         run.params[0].grad.fill_(0)
+        torch.set_flush_denormal(flush)
 
     torch.set_num_threads(2)
     try:
@@ -376,6 +453,7 @@ def test_steps_of_a_wrapper_and_of_its_optimizer_may_take_turns(wrap):
 
 def odd(p, g, a=1.0, b=2.0, c=3.0):
     p = p - g * where(a < b, exp(a) / b, log(c)) * maximum(sqrt(b), a**c)
+    p = p - g * (a**2 + b**0.5) - (2**c + 10**a)
     return p
 
 
@@ -402,6 +480,12 @@ def test_compiled_scalars_have_pythons_bits_or_say_that_they_may_not(name):
             assert np.array_equal(a, b, equal_nan=True)
             assert np.array_equal(np.signbit(a), np.signbit(b)) or np.isnan(a).any()
     assert certain > 150 or name == "odd"
+
+
+def test_the_c_library_is_asked_what_python_asks_it():
+    code = str(optimised(scalars.render(stage(rule_of(odd)).scalars)))
+    assert code.count("call double @pow(") == 5
+    assert "exp2" not in code
 
 
 def test_without_torchs_functions_every_step_goes_through_python(monkeypatch):
