@@ -1,13 +1,13 @@
-"""Sums of squares of float32: added by fours, and as exact where a four is too large or small for that."""
+"""Sums of squares of float32, as exact where a few are too large or small for it; zeros and ones, counted."""
 
-from math import fsum
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from descend.formula import rule_of, stage
-from descend.formula.vocabulary import abs, max, mean, sum
+from descend.formula.vocabulary import abs, max, mean, sum, where
 from descend.kernels import cpu
 
 SIZES = (1, 16, 63, 64, 65, 127, 1000, 32_768, 100_003)
@@ -64,7 +64,7 @@ def summed(rule, *operands):
 
 
 def exact(x):
-    return fsum(float(value) ** 2 for value in x.double().flatten().tolist())
+    return math.fsum(float(value) ** 2 for value in x.double().flatten().tolist())
 
 
 def drawn(size, scale=1.0):
@@ -134,6 +134,47 @@ def stepped(rule, *operands):
     addresses = np.array([[x.data_ptr() for x in operands]], np.int64)
     table.bind(addresses, kernel.rows(1), np.zeros(1, np.int64))
     table.launch()
+
+
+def ones(p, g):
+    p = p - sum(where(g > 0, 1, 0))
+    return p
+
+
+def ones_elsewhere(p, g):
+    p = p - sum(where(g > 0, 0, 1))
+    return p
+
+
+def ones_of_a_row(p, g):
+    p = p - mean(where(g > 0, 1, 0), "rows") - sum(where(g > 0, 0, 1), "rows")
+    return p
+
+
+def twos(p, g):
+    p = p - sum(where(g > 0, 1, 2))
+    return p
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", SIZES)
+def test_zeros_and_ones_are_counted(size, dtype):
+    g = drawn(size).to(dtype)
+    g[::7] = math.nan
+    g[::5] = 0
+    number = int((g > 0).sum())
+    assert summed(ones, g.clone(), g) == number
+    assert summed(ones_elsewhere, g.clone(), g) == size - number
+    assert summed(twos, g.clone(), g) == 2 * size - number
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 64), (5, 1000), (2, 40_000)])
+def test_those_of_every_row_too(shape):
+    p, g = torch.zeros(shape), drawn(math.prod(shape)).reshape(shape)
+    stepped(ones_of_a_row, p, g)
+    number = (g > 0).double().sum(1, keepdim=True)
+    wanted = -(number / shape[1]).float() - (shape[1] - number).float()
+    assert torch.equal(p, wanted.expand(shape))
 
 
 def largest_square(p, g):

@@ -178,6 +178,11 @@ class Lanes:
         """The LLVM type of a vector of truth values."""
         return f"<{self.width} x i1>"
 
+    @property
+    def true(self) -> str:
+        """A vector of conditions that hold."""
+        return f"<{', '.join(['i1 true'] * self.width)}>"
+
     def number(self, value: float) -> str:
         """A constant, rounded to the precision."""
         if self.precision == "float32":
@@ -246,21 +251,21 @@ class Lanes:
         """
         assert self.precision == "float32"
         least = self._integers(_bits_of(-96))
-        above = [out.emit(f"sub {self._bits} {self._as_bits(out, total)}, {least}") for total in totals]
+        above = [out.emit(f"sub {self.whole} {self._as_bits(out, total)}, {least}") for total in totals]
         most, *others = above
         for one in others:
-            most = out.call(f"llvm.umax.v{self.width}i32", self._bits, (self._bits, most), (self._bits, one))
-        usual = out.emit(f"icmp ult {self._bits} {most}, {self._integers(_bits_of(127) - _bits_of(-96))}")
+            most = out.call(f"llvm.umax.v{self.width}i32", self.whole, (self.whole, most), (self.whole, one))
+        usual = out.emit(f"icmp ult {self.whole} {most}, {self._integers(_bits_of(127) - _bits_of(-96))}")
         all_of_them = out.emit(f"bitcast {self.truth} {usual} to i{self.width}")
         return out.emit(f"icmp eq i{self.width} {all_of_them}, -1")
 
     def _as_bits(self, out: Lines, value: str) -> str:
-        return out.emit(f"bitcast {self.vector} {value} to {self._bits}")
+        return out.emit(f"bitcast {self.vector} {value} to {self.whole}")
 
     def nan_bits(self, out: Lines, value: str) -> str:
         """Bits that make a NaN of any number where `value` is NaN, and change nothing elsewhere."""
         nan = out.emit(f"fcmp uno {self.vector} {value}, {value}")
-        return out.emit(f"sext {self.truth} {nan} to {self._bits}")
+        return out.emit(f"sext {self.truth} {nan} to {self.whole}")
 
     def bounded(self, out: Lines, op: str, bound: str, x: str, nan_bits: str | None, note: str) -> str:
         """The "minimum" or "maximum" of x and of a bound whose `nan_bits` were found outside of the loop."""
@@ -269,12 +274,13 @@ class Lanes:
         if nan_bits is None:
             return chosen
         bits = out.emit(
-            f"or {self._bits} {out.emit(f'bitcast {self.vector} {chosen} to {self._bits}')}, {nan_bits}"
+            f"or {self.whole} {out.emit(f'bitcast {self.vector} {chosen} to {self.whole}')}, {nan_bits}"
         )
-        return out.emit(f"bitcast {self._bits} {bits} to {self.vector}")
+        return out.emit(f"bitcast {self.whole} {bits} to {self.vector}")
 
     @property
-    def _bits(self) -> str:
+    def whole(self) -> str:
+        """The LLVM type of a vector of whole numbers, as wide as the elements are."""
         return f"<{self.width} x {'i64' if self.precision == 'float64' else 'i32'}>"
 
     def fetch(self, out: Lines, at: str, ahead: int) -> None:

@@ -3,7 +3,7 @@
 Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
 float32: along a run of elements by fours, or by sixteens where all can be computed again; down a column by
 `tiles`. Where the sum of these few is so large or so small that float32 could lose something, their squares
-are formed in float64, where they are exact.
+are formed in float64, where they are exact. Zeros and ones that a condition chooses are counted.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ class Sums:
         return {n: x[0] for n, x in factors.items() if len(x) == 2 and x[0] == x[1]}
 
     @cached_property
+    def counts(self) -> dict[Node, bool]:
+        """The sums of zeros and ones, which whole numbers count; whether a condition that holds is one."""
+        values = {n: self.one.reductions[n] for n in self._lanewise if not _is_largest(n)}
+        chosen = {n: tuple(a.value for a in x.args[1:]) for n, x in values.items() if x.op == "where"}
+        return {n: ones == (1, 0) for n, ones in chosen.items() if ones in ((1, 0), (0, 1))}
+
+    @cached_property
     def tiled(self) -> dict[int, Node]:
         """The sums by column that `tiles` take: their place, and what is squared."""
         squares = {k: self.squares[n] for k, n in enumerate(self.columns) if n in self.squares}
@@ -94,7 +101,7 @@ class Sums:
     def start(self, out: Lines) -> None:
         """Before a chunk: sums of nothing."""
         for k, n in enumerate(self._lanewise):
-            out.do(f"%sum{k} = alloca {self._kept_as(n).vector}")
+            out.do(f"%sum{k} = alloca {self.lanes.whole if n in self.counts else self._kept_as(n).vector}")
             if n in self.by_fours:
                 out.do(*(f"{at} = alloca {self.lanes.vector}" for at in _four(k)))
             if n in self.tensor:
@@ -108,6 +115,9 @@ class Sums:
 
     def blank(self, out: Lines, n: Node, at: str) -> None:
         """A sum of nothing, lane by lane."""
+        if n in self.counts:
+            out.do(f"store {self.lanes.whole} zeroinitializer, ptr {at}")
+            return
         kept = self._kept_as(n)
         start = ", ".join([f"{kept.scalar} {start_of(n)}"] * kept.width)
         out.do(f"store {kept.vector} <{start}>, ptr {at}")
@@ -122,7 +132,9 @@ class Sums:
     ) -> None:
         """Add one vector of elements; with `fours`, only to what is not added by fours."""
         for k, n in enumerate(self._lanewise):
-            if not (fours and n in self.by_fours):
+            if n in self.counts:
+                self._count(out, n, f"%sum{k}", values, mask)
+            elif not (fours and n in self.by_fours):
                 self.add_to(out, n, f"%sum{k}", values, mask)
         for k in range(len(self.columns)):
             if k not in self.tiled:
@@ -222,6 +234,18 @@ class Sums:
             after = out.emit(f"select {lanes.truth} {mask}, {kind} {after}, {kind} {before}")
         sums.put(out, after, at, sums.precision, mask if in_memory else None)
 
+    def _count(self, out: Lines, n: Node, at: str, values: dict[Node, str], mask: str | None) -> None:
+        """Count the ones of one vector of elements."""
+        whole, truth = self.lanes.whole, self.lanes.truth
+        one = self.lanes.value(self.one.reductions[n].args[0], values)
+        if not self.counts[n]:
+            one = out.emit(f"xor {truth} {one}, {self.lanes.true}")
+        if mask is not None:
+            one = out.emit(f"and {truth} {one}, {mask}")
+        before = out.emit(f"load {whole}, ptr {at}")
+        less = out.emit(f"sext {truth} {one} to {whole}", text(n))  # -1 for every one
+        out.do(f"store {whole} {out.emit(f'sub {whole} {before}, {less}')}, ptr {at}")
+
     def finish_row(self, out: Lines, places: Mapping[Node, str]) -> None:
         """After a row: its lanes joined, each sum into its place."""
         for k, n in enumerate(self._lanewise):
@@ -251,7 +275,11 @@ class Sums:
     def _joined(self, out: Lines, n: Node, at: str) -> str:
         """The lanes of a sum in pairs, and pairs of pairs, to the last one, in float64."""
         kept, width = self._kept_as(n), self.lanes.width
-        total = out.emit(f"load {kept.vector}, ptr {at}")
+        if n in self.counts:
+            count = out.emit(f"load {self.lanes.whole}, ptr {at}")
+            total = out.emit(f"sitofp {self.lanes.whole} {count} to {kept.vector}")
+        else:
+            total = out.emit(f"load {kept.vector}, ptr {at}")
         while width > 1:
             kind, width = Lanes(kept.precision, width).vector, width // 2
             halves = []
