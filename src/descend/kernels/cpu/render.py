@@ -123,7 +123,7 @@ class Body:
     def _fours(self, out: Lines, row: Row) -> str:
         """Four vectors of elements at a time, as far as that goes; where it ends.
 
-        Where nothing is written, all can be computed again, so four fours are summed before they are widened.
+        Where all can be had again, four fours are summed before they are widened.
         """
         width, sums = self.sweep.width, self.sweep.sums
         done = out.emit(f"and i64 %n, {-FOUR * width}")
@@ -132,7 +132,7 @@ class Body:
             places = [i, *(out.emit(f"add i64 {i}, {k * width}") for k in range(1, FOUR))]
             return [self._elements(out, row, at, None, fours=True) for at in places]
 
-        if self.sweep.one.written:
+        if not sums.by_sixteens:
             with out.each("four", done, step=FOUR * width) as i:
                 sums.add_four(out, four(i))
             return done
@@ -143,7 +143,9 @@ class Body:
                 sums.add_to_fours(out, four(i))
             for k, (n, at) in enumerate(sums.widen_fours(out)):
                 with out.each(f"again{k}", end, first, width) as i:
-                    sums.add_to(out, n, at, row.vector(i))
+                    x = sums.squares[n]
+                    again = {x: row.stored(x, i)} if self.sweep.one.written else row.vector(i)
+                    sums.add_to(out, n, at, again)
         return done
 
     def _elements(

@@ -63,6 +63,12 @@ class Row:
         """All values of one vector of elements."""
         return self.addressed(index, mask)[0]
 
+    def stored(self, n: Node, index: str) -> str:
+        """A vector of a value that stands in memory."""
+        operand = self._sweep.operands[self._sweep.stored[n]]
+        at = self._out.at(STORAGE[operand.dtype], self._bases[operand.symbol], index)
+        return self._sweep.lanes.load(self._out, at, operand.dtype, None)
+
     def addressed(self, index: str, mask: str | None) -> tuple[dict[Node, str], dict[Node, str]]:
         """All values of one vector of elements, and where its operands lie."""
         out, sweep, lanes = self._out, self._sweep, self._sweep.lanes

@@ -1,7 +1,7 @@
 """Renders the sums of a pass: in float64, lane by lane, in an order that only the cut into chunks decides.
 
 Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
-float32: along a run of elements by fours, or by sixteens where all can be computed again; down a column by
+float32: along a run of elements by fours, or by sixteens where all can be had again; down a column by
 `tiles`. Where the sum of these few is so large or so small that float32 could lose something, their squares
 are formed in float64, where they are exact. Zeros and ones that a condition chooses are counted.
 """
@@ -26,13 +26,14 @@ class Sums:
     """The sums of one pass.
 
     `scalars` are the values that are known before it; `again` what can be computed a second time, at little
-    cost, and the domains that it differs by.
+    cost, and the domains that it differs by; `stored` what can be read a second time.
     """
 
     one: Pass
     lanes: Lanes
     scalars: Collection[Node]
     again: Mapping[Node, set[str]]
+    stored: Collection[Node]
 
     @cached_property
     def tensor(self) -> list[Node]:
@@ -87,6 +88,11 @@ class Sums:
     def by_fours(self) -> list[Node]:
         """The sums of squares that float32 adds by fours."""
         return [n for n in self._lanewise if n in self.squares]
+
+    @cached_property
+    def by_sixteens(self) -> bool:
+        """Whether four fours may be added before they are widened: all can be had a second time."""
+        return not self.one.written or all(self.squares[n] in self.stored for n in self.by_fours)
 
     @cached_property
     def _lanewise(self) -> list[Node]:

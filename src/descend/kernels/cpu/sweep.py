@@ -88,12 +88,22 @@ class Sweep:
     @cached_property
     def sums(self) -> Sums:
         """The pass's sums."""
-        return Sums(self.one, self.lanes, self.scalars, self._again)
+        return Sums(self.one, self.lanes, self.scalars, self._again, self.stored)
 
     @property
     def is_matrix(self) -> bool:
         """Whether it goes row by row."""
         return self.program.is_matrix(self.number)
+
+    @cached_property
+    def stored(self) -> dict[Node, Node]:
+        """What stands in memory, to the last bit, when a vector has been computed: as which operand."""
+        found = {n: n for n in self.operands if n.op == "name" and n.word not in self.one.written}
+        for word, n in self.one.written.items():
+            found[n] = name(word)
+        exact = self.lanes.precision
+        places = {n: self.operands[x] for n, x in found.items()}
+        return {n: found[n] for n, x in places.items() if (x.domain, x.dtype) == ("element", exact)}
 
     @cached_property
     def _again(self) -> dict[Node, set[str]]:
