@@ -10,7 +10,6 @@ import torch
 
 from ..errors import UsageError
 from ..formula import Keep, Program, Rule, stage
-from ..formula.nodes import scope
 from ..kernels.counters import Member, Values
 from ..kernels.matrix import Shape
 from ..kernels.matrix_plans import Arena, MatrixCpuPlan, MatrixTorchPlan, shape_of
@@ -92,7 +91,7 @@ class Way:
                 yield by_torch(self.program, members, values, step_key, self.traced, self.sparse)
             return
         assert self.shape is not None
-        if any(scope(n) == "global" for n in self.program.final.reductions):
+        if self.program.meets:
             arena = Arena()  # such plans take their passes side by side
         together = max(1, BATCH // max(1, self.shape.rows * self.shape.columns))
         for k in range(0, len(members), together):

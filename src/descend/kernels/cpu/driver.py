@@ -246,7 +246,7 @@ class Driver:
         return out.at("i64", field(out, name), place)
 
     def _is_global(self, number: int) -> bool:
-        return any(scope(n) == "global" for n in self.program.passes[number].reductions)
+        return number in self.program.meets
 
     # -- the end of a pass over a tensor ---------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Schedule:
         part, first = 0, numbers[0]
         for k in numbers:
             found[k] = part, first
-            if any(scope(n) == "global" for n in self.program.passes[k].reductions):
+            if k in self.program.meets:
                 part, first = part + 1, k + 1
         return found
 

@@ -21,8 +21,11 @@ from .emit import LINE, SIZES, STORAGE, Lines
 from .row import Row, steady
 from .sweep import Operand, Sweep
 
-EIGHT = 8
-"""Rows of a tile, and vectors of a row that are added before they are widened."""
+TALL = 8
+"""Rows of a tile."""
+
+STRETCH = 8
+"""Vectors of a row that are added before they are widened."""
 
 BLOCK = 32
 """Rows whose squares are added by column before they are widened."""
@@ -44,39 +47,41 @@ class Tiles:
         return bool(self.sweep.sums.tiled)
 
     @cached_property
-    def _rows(self) -> list[tuple[int, Node, Node]]:
+    def rows(self) -> list[tuple[int, Node, Node]]:
         """The sums by row: their number, what they sum, and what is squared there."""
         sums = self.sweep.sums
         return [(k, n, sums.squares[n]) for k, n in enumerate(sums.rows)] if sums.all_tiled else []
 
     @cached_property
-    def _tensor(self) -> list[tuple[int, Node, Node]]:
+    def tensor(self) -> list[tuple[int, Node, Node]]:
         """The sums over the tensor, likewise."""
         sums = self.sweep.sums
         return [(k, n, sums.squares[n]) for k, n in enumerate(sums.tensor)] if sums.all_tiled else []
 
     @cached_property
-    def _beside(self) -> set[Node]:
+    def beside(self) -> set[Node]:
         """What is computed for the rows, side by side."""
         return {*walk(self.sweep.sums.tiled.values())}
 
     @cached_property
-    def _along(self) -> set[Node]:
+    def along(self) -> set[Node]:
         """What is computed of the tensor as it lies."""
-        return {*walk(x for _, _, x in self._tensor)}
+        return {*walk(x for _, _, x in self.tensor)}
 
-    def _operands(self, wanted: set[Node]) -> list[Operand]:
+    def operands(self, wanted: set[Node]) -> list[Operand]:
+        """What of memory is needed for some of it."""
         return [x for n, x in self.sweep.operands.items() if n in wanted]
 
     @property
     def _places(self) -> list[tuple[str, str, str]]:
         """Symbol, storage type and domain of every address that the function takes."""
-        operands = self._operands(self._beside | self._along)
+        operands = self.operands(self.beside | self.along)
         found = [(x.symbol, x.dtype, x.domain) for x in operands]
-        found += [(self._into(n), "float64", "rows") for _, n, _ in self._rows]
+        found += [(self.into(n), "float64", "rows") for _, n, _ in self.rows]
         return found + [(f"%{word}{k}", "float64", "strip") for k in self.sweep.sums.tiled for word in _KEPT]
 
-    def _into(self, n: Node) -> str:
+    def into(self, n: Node) -> str:
+        """Where a sum by row goes."""
         return self.sweep.vector(n).symbol
 
     def call(self, out: Lines, bases: dict[str, str], columns: str, first: str, count: str) -> None:
@@ -107,9 +112,9 @@ class _Block:
     def lines(self) -> list[str]:
         """All of it."""
         out, width = self._out, self._sweep.width
-        eights = out.emit(f"and i64 %rows, {-EIGHT}")
+        eights = out.emit(f"and i64 %rows, {-TALL}")
         self._begin()
-        for height, start, stop in ((EIGHT, "0", eights), (1, eights, "%rows")):
+        for height, start, stop in ((TALL, "0", eights), (1, eights, "%rows")):
             with out.each(f"tall{height}", stop, start, height) as first:
                 self._stretches(first, height)
         with out.each("widened", self._whole, step=width) as i:
@@ -123,10 +128,10 @@ class _Block:
         out, width = self._out, self._sweep.width
         rows = [self._row(out.emit(f"add i64 {first}, {k}")) for k in range(height)]
         lying = out.emit(f"mul i64 {first}, {self._whole}")
-        with out.each(f"stretch{height}", self._whole, step=EIGHT * width) as start:
-            end = out.sooner(out.emit(f"add i64 {start}, {EIGHT * width}"), self._whole)
-            self._blank(at for k, _, _ in self._tiles._rows for at in _row_sums(k))
-            self._blank(_few(k) for k, _, _ in self._tiles._tensor)
+        with out.each(f"stretch{height}", self._whole, step=STRETCH * width) as start:
+            end = out.sooner(out.emit(f"add i64 {start}, {STRETCH * width}"), self._whole)
+            self._blank(at for k, _, _ in self._tiles.rows for at in _row_sums(k))
+            self._blank(_few(k) for k, _, _ in self._tiles.tensor)
             with out.each(f"beside{height}", end, start, width) as i:
                 if height > 1:
                     self._fetch(first, i)
@@ -141,13 +146,13 @@ class _Block:
     def _begin(self) -> None:
         """Sums of nothing."""
         out, lanes = self._out, self._lanes
-        for k, n, _ in self._tiles._rows:
+        for k, n, _ in self._tiles.rows:
             out.do(f"%sum{k} = alloca [{BLOCK} x {lanes.wide}]")
-            out.do(f"%each{k} = alloca [{EIGHT} x {lanes.vector}]")
+            out.do(f"%each{k} = alloca [{TALL} x {lanes.vector}]")
             out.do(*(f"{at} = alloca {lanes.vector}" for at in _row_sums(k)))
             with out.each(f"blank{k}", "%rows") as r:
                 self._sums.blank(out, n, self._lanes_of(k, r))
-        for k, n, _ in self._tiles._tensor:
+        for k, n, _ in self._tiles.tensor:
             out.do(f"{_few(k)} = alloca {lanes.vector}", f"{_all(k)} = alloca {lanes.wide}")
             self._sums.blank(out, n, _all(k))
 
@@ -159,34 +164,34 @@ class _Block:
 
         Processors look ahead in one place of a page; the rows of a tile are eight places.
         """
-        out, operands = self._out, self._tiles._operands(self._tiles._beside)
+        out, operands = self._out, self._tiles.operands(self._tiles.beside)
         for k, x in enumerate(operands):
             if x.domain != "element":
                 continue
             size = SIZES[x.dtype]
             out.when(out.emit(f"icmp slt i64 %columns, {PAGE // size}"), f"short{k}", f"long{k}")
-            below = out.emit(f"add i64 {first}, {EIGHT}")
-            at = out.place(below, "%columns", out.emit(f"mul i64 {i}, {EIGHT}"))
-            for line in range(0, EIGHT * self._sweep.width * size, LINE):
+            below = out.emit(f"add i64 {first}, {TALL}")
+            at = out.place(below, "%columns", out.emit(f"mul i64 {i}, {TALL}"))
+            for line in range(0, TALL * self._sweep.width * size, LINE):
                 self._lanes.fetch(out, out.at(STORAGE[x.dtype], x.symbol, at), line)
             out.label(f"long{k}")
 
     def _row(self, number: str) -> Row:
         """A row of the block."""
-        out, operands = self._out, self._tiles._operands(self._tiles._beside)
+        out, operands = self._out, self._tiles.operands(self._tiles.beside)
         places = {"element": out.place(number, "%columns", 0), "rows": number, "columns": "0"}
         bases = {x.symbol: out.at(STORAGE[x.dtype], x.symbol, places[x.domain]) for x in operands}
-        return Row(self._sweep, out, self._scalars, bases, wanted=self._tiles._beside)
+        return Row(self._sweep, out, self._scalars, bases, wanted=self._tiles.beside)
 
     def _lying(self) -> Row:
         """The elements of the block as they lie."""
-        bases = {x.symbol: x.symbol for x in self._tiles._operands(self._tiles._along)}
-        return Row(self._sweep, self._out, self._scalars, bases, wanted=self._tiles._along)
+        bases = {x.symbol: x.symbol for x in self._tiles.operands(self._tiles.along)}
+        return Row(self._sweep, self._out, self._scalars, bases, wanted=self._tiles.along)
 
     def _tile(self, rows: Sequence[dict[Node, str]], i: str) -> None:
         """Add a vector of each row: by column in pairs to what the tiles above have left."""
         out, lanes = self._out, self._lanes
-        for k, n, x in self._tiles._rows:
+        for k, n, x in self._tiles.rows:
             for at, values in zip(_row_sums(k), rows, strict=False):
                 before, one = out.emit(f"load {lanes.vector}, ptr {at}"), lanes.value(x, values)
                 after = lanes.operation(out, "fma", [one, one, before], text(n))
@@ -201,12 +206,12 @@ class _Block:
     def _lie(self, place: str, count: int) -> None:
         """Add so many vectors of elements as they lie."""
         out, lanes = self._out, self._lanes
-        if not self._tiles._tensor:
+        if not self._tiles.tensor:
             return
         row = self._lying()
         places = [out.emit(f"add i64 {place}, {k * self._sweep.width}") for k in range(count)]
         vectors = [row.vector(at) for at in places]
-        for k, n, x in self._tiles._tensor:
+        for k, n, x in self._tiles.tensor:
             both = [out.emit(f"load {lanes.vector}, ptr {_few(k)}")]
             both.append(self._added([lanes.value(x, values) for values in vectors]))
             out.do(f"store {lanes.vector} {lanes.operation(out, 'add', both, text(n))}, ptr {_few(k)}")
@@ -227,7 +232,7 @@ class _Block:
     def _widen_rows(self, first: str, start: str, end: str, height: int) -> None:
         """What a stretch of the tile has left of every row, onto its lanes; or their squares one by one."""
         out, sums, lanes = self._out, self._sums, self._lanes
-        for k, n, _ in self._tiles._rows:
+        for k, n, _ in self._tiles.rows:
             few = [out.emit(f"load {lanes.vector}, ptr {at}") for at in _row_sums(k)[:height]]
             name = f"{height}.{k}"
             out.when(lanes.is_usual(out, *few), f"rows{name}", f"apart{name}")
@@ -250,7 +255,7 @@ class _Block:
     def _widen_lying(self, start: str, end: str, height: int) -> None:
         """What has been left of the elements as they lie, in a stretch."""
         out, lanes = self._out, self._lanes
-        for k, n, _ in self._tiles._tensor:
+        for k, n, _ in self._tiles.tensor:
             few = out.emit(f"load {lanes.vector}, ptr {_few(k)}")
             with self._sums.unless_usual(out, f".lying{height}.{k}", few, _all(k)):
                 row = self._lying()
@@ -275,27 +280,27 @@ class _Block:
         """The columns that fill no vector, and the rows' sums into their places."""
         out, whole = self._out, self._whole
         tail = out.emit(f"icmp ne i64 {whole}, %columns")
-        every = "true" if self._tiles._rows else tail
+        every = "true" if self._tiles.rows else tail
         with out.each("left", out.emit(f"select i1 {every}, i64 %rows, i64 0")) as r:
             out.when(tail, "tail", "ended")
             mask = self._lanes.mask(out, whole, "%columns")
             self._add(self._row(r).vector(whole, mask), r, whole, mask)
             out.label("ended")
-            for k, n, _ in self._tiles._rows:
-                at = out.at("double", self._tiles._into(n), r)
+            for k, n, _ in self._tiles.rows:
+                at = out.at("double", self._tiles.into(n), r)
                 self._sums.deliver(out, n, self._lanes_of(k, r), at, "%columns")
 
     def _add(self, values: dict[Node, str], r: str, i: str, mask: str) -> None:
         """One vector of a row, in float64."""
         for k in self._sums.tiled:
             self._sums.add_to_column(self._out, k, values, i, mask)
-        for k, n, _ in self._tiles._rows:
+        for k, n, _ in self._tiles.rows:
             self._sums.add_to(self._out, n, self._lanes_of(k, r), values, mask)
 
     def _rest_lying(self) -> None:
         """The elements behind those that went beside the tiles, and the block's sums onto the chunk's."""
         out, width = self._out, self._sweep.width
-        if not self._tiles._tensor:
+        if not self._tiles.tensor:
             return
         row = self._lying()
         start = out.emit(f"mul i64 %rows, {self._whole}")
@@ -306,11 +311,11 @@ class _Block:
             self._add_lying(row.vector(i), None)
         mask = self._lanes.mask(out, full, stop)
         self._add_lying(row.vector(full, mask), mask)
-        for k, n, _ in self._tiles._tensor:
+        for k, n, _ in self._tiles.tensor:
             self._sums.add_chunk(out, n, _all(k), out.at("double", "%out", k))
 
     def _add_lying(self, values: dict[Node, str], mask: str | None) -> None:
-        for k, n, _ in self._tiles._tensor:
+        for k, n, _ in self._tiles.tensor:
             self._sums.add_to(self._out, n, _all(k), values, mask)
 
     def _lanes_of(self, k: int, r: str) -> str:
@@ -320,7 +325,7 @@ class _Block:
 
 def _row_sums(k: int) -> list[str]:
     """Where the sums of a tile's rows stand until they are widened."""
-    return [f"%row{k}.{j}" for j in range(EIGHT)]
+    return [f"%row{k}.{j}" for j in range(TALL)]
 
 
 def _few(k: int) -> str:
