@@ -16,12 +16,18 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import descend
 from descend import chain, modifiers, rules
 from descend.formula import State, rule_of, stage
-from descend.formula.vocabulary import exp, global_norm, log, maximum, norm, sqrt, where
+from descend.formula.vocabulary import exp, floor, global_norm, log, maximum, norm, sqrt, where
 from descend.kernels import cpu
 from descend.kernels.cpu import replay, scalars
 from descend.kernels.cpu.compiler import c_function, optimised
+from descend.kernels.cpu.team import openmp
 from descend.optim import replays
 from descend.wrappers import EMA, SAM, Lookahead
+
+pytestmark = pytest.mark.skipif(
+    not replay._is_possible() or not openmp() or scalars.compiled(stage(rules.get("adamw")).scalars) is None,
+    reason="this Python, torch or system has not what replays read; every step goes through Python",
+)
 
 SOON, NEVER = 2, 1 << 40
 STEPS, CHANGED = 14, 7
@@ -50,6 +56,10 @@ def adds_up(p, g, d=State(scalar=True), lr=0.1):
     d = d + norm(g)
     p = p - lr * g / (1 + d)
     return p, d
+
+
+def hooks_of(opt: Any) -> tuple[Any, ...]:
+    return opt._optimizer_step_pre_hooks, opt._optimizer_step_post_hooks
 
 
 class Run:
@@ -343,6 +353,44 @@ def test_a_parameter_without_a_gradient_is_waited_for():
     assert found.after > 0
 
 
+def test_plans_of_which_one_was_never_launched():
+    def make(params: list[torch.Tensor]) -> Any:
+        params[0].data = params[0].data.double()
+        opt: Any = descend.AdamW(params)
+        opt.register_step_post_hook(lambda *_: opt.state[params[0]])  # whoever looks has it planned anew
+        return opt
+
+    def asleep(run: Run) -> None:
+        run.opt._optimizer_step_post_hooks.clear()
+        run.params[0].grad = None
+
+    assert both(make, change=asleep, at=tuple(range(1, STEPS))).after == 0
+
+
+class Halved(dict[str, Any]):
+    """A group that says something else than it holds."""
+
+    def __getitem__(self, key: str) -> Any:
+        found = super().__getitem__(key)
+        return found / 2 if key == "lr" else found
+
+
+def test_a_group_of_another_class_is_read_by_python():
+    assert both(lambda params: descend.AdamW([Halved(params=params)])).after == 0
+
+
+def test_a_replay_holds_what_it_reads():
+    run = Run(SOON, descend.AdamW)
+    p, given = run.params[0], (run.opt.param_groups, *hooks_of(run.opt))
+    again, before = run.opt._replays.again, p.detach().clone()
+    run.opt = None
+    gc.collect()
+    assert again(*given)
+    assert not torch.equal(p, before)
+    assert not again(*given[:2])
+    assert not again(*given[::-1])
+
+
 @pytest.mark.parametrize(("name", "key"), [("adamw", "step"), ("nadam", "mu_product"), ("prodigy", "d")])
 def test_a_number_that_somebody_holds_may_be_edited(name, key):
     held: list[torch.Tensor] = []
@@ -403,9 +451,18 @@ def test_the_profiler_sees_the_steps():
     assert "Optimizer.step#AdamW.step" in {event.key for event in profile.key_averages()}
 
 
-def test_a_closure_is_called():
-    run = Run(SOON, descend.AdamW)
-    assert run.opt.step(lambda: 3.0) == 3.0
+def test_a_closure_is_called_before_a_step_is_replayed():
+    run, other = Run(SOON, descend.AdamW), Run(NEVER, descend.AdamW)
+    for one in (run, other):
+
+        def closure(one: Run = one) -> float:
+            for p in one.params:
+                p.grad = torch.ones_like(p)
+            return 3.0
+
+        assert one.opt.step(closure) == 3.0
+    assert run.replayed == run.after + 1
+    assert same(run, other)
 
 
 @pytest.mark.parametrize("flush", [False, True])
@@ -453,7 +510,7 @@ def test_steps_of_a_wrapper_and_of_its_optimizer_may_take_turns(wrap):
 
 def odd(p, g, a=1.0, b=2.0, c=3.0):
     p = p - g * where(a < b, exp(a) / b, log(c)) * maximum(sqrt(b), a**c)
-    p = p - g * (a**2 + b**0.5) - (2**c + 10**a)
+    p = p - g * (a**2 + b**0.5) - (2**c + 10**a) * floor(a) - where(a < b, 0, 1) * -where(b < c, 0, floor(c))
     return p
 
 

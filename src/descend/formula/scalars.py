@@ -131,6 +131,8 @@ def below(roots: Iterable[Node], known: Collection[Node]) -> list[Node]:
 def _python(n: Node, names: dict[Node, str], choose: str) -> str:
     if n in names:
         return names[n]
+    if n.op == "const":
+        return repr(n.number)  # a whole number of Python's has no negative zero
     if n.op == "where":
         return choose.format(*(_python(a, names, choose) for a in n.args))
     if n.args and n.op not in ARITHMETIC and n.op not in COMPARISON and n.op != "neg":
@@ -141,6 +143,10 @@ def _python(n: Node, names: dict[Node, str], choose: str) -> str:
 
 def _sign(x: float) -> float:
     return math.copysign(1.0, x) if x != 0 and x == x else x
+
+
+def _floor(x: float) -> float:
+    return math.copysign(math.floor(x), x)
 
 
 def _minimum(x: float, y: float) -> float:
@@ -160,7 +166,7 @@ _MATH: dict[str, Any] = {
     "tanh": math.tanh,
     "sin": math.sin,
     "cos": math.cos,
-    "floor": math.floor,
+    "floor": _floor,
     "minimum": _minimum,
     "maximum": _maximum,
 }

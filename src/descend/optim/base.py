@@ -20,7 +20,7 @@ from ..kernels.cpu.replay import Replay
 from ..kernels.matrix_plans import Arena
 from ..kernels.plans import CpuPlan, TorchPlan
 from ..kernels.staged import StagedCpuPlan, StagedTorchPlan, launch_together
-from .checks import Where, check_keys, check_saved_groups, check_saved_state, check_values, raw
+from .checks import Where, check_keys, check_saved_groups, check_values, raw
 from .detour import STRAIGHT, Detour
 from .members import places, reader, started
 from .parts import plain, untraced
@@ -30,9 +30,8 @@ from .state import (
     Changes,
     OptimizerState,
     ParameterState,
-    copied,
+    adopted,
     nothing,
-    shape_of_state,
 )
 from .ways import Way
 
@@ -141,6 +140,8 @@ class FormulaOptimizer(TorchOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+            if self._replayed():
+                return loss
         self._replays.leave()
         if not (self._still_holds() and self._prepared()):
             with torch.inference_mode(False):  # the states outlive a step in inference mode
@@ -169,9 +170,7 @@ class FormulaOptimizer(TorchOptimizer):
 
         `closure` computes the loss anew and is called first; its value is returned.
         """
-        if closure is None and self._replays.again(
-            self.param_groups, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
-        ):
+        if closure is None and self._replayed():
             return None
         if (
             self._optimizer_step_pre_hooks
@@ -192,11 +191,19 @@ class FormulaOptimizer(TorchOptimizer):
         finally:
             self._detour = STRAIGHT
 
+    def _replayed(self) -> bool:
+        """Take the step as the last one was taken, if all is as it was then and nobody watches."""
+        return self._replays.again(
+            self.param_groups, self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
+        )
+
     def _written_down(self) -> Replay | None:
         """The last step, to be replayed; None where it cannot be."""
         if self._dormant or self._planned_by is not STRAIGHT:
             return None
-        return replay_of(self, [*self._plans, *self._staged], self.hyper_keys, self._changes.counted)
+        plans = [*self._plans, *self._staged]
+        found = replay_of(self, plans, self.hyper_keys, self._changes.counted, self._seen)
+        return found if self._still_holds() else None
 
     def _prepared(self) -> bool:
         """Whether every plan fits the tensors as they are now."""
@@ -362,24 +369,10 @@ class FormulaOptimizer(TorchOptimizer):
 
     def _adopted(self, p: torch.Tensor, group: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
         """A parameter's saved state, checked, in memory of our own."""
-        variants = [self._rule_of(group, p), *map(rules.get, self.family)]
-        known = {s.key: (variant, s) for variant in variants for s in variant.states}
-        bounds = {h.name: h.default for variant in variants for h in variant.hypers}
-        bounds |= zip((h.name for h in variants[0].hypers), self._values(variants[0])(group), strict=True)
-        elements = {key: shape_of_state(*own, p, bounds) for key, own in known.items() if not own[1].scalar}
-        scalars = [key for key, (_, s) in known.items() if s.scalar]
-        check_saved_state(p, saved, elements, scalars, type(self).__name__)
-        kept: dict[str, Any] = {}
-        for key, value in saved.items():
-            if value is None:
-                continue
-            if key in elements and isinstance(value, torch.Tensor):
-                kept[key] = copied(p, value.detach(), [*elements].index(key))
-            elif key == self.step_key and not isinstance(value, torch.Tensor):
-                kept[key] = torch.tensor(float(value), device="cpu")
-            else:
-                kept[key] = deepcopy(value)
-        return kept
+        rule = self._rule_of(group, p)
+        hypers = dict(zip((h.name for h in rule.hypers), self._values(rule)(group), strict=True))
+        others = [*map(rules.get, self.family)]
+        return adopted(p, saved, rule, others, hypers, self.step_key, type(self).__name__)
 
     @untraced
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -52,12 +52,14 @@ def replay_of(
     plans: Sequence[CpuPlan | TorchPlan],
     keys: Mapping[str, Where],
     changes: ctypes.c_int64,
+    seen: int,
 ) -> Replay | None:
     """The replay of the step that an optimizer's plans took last, or None where it cannot be one.
 
-    `keys` says where a group keeps hyper-parameters under another name than their own, and `changes` counts
-    the changed states.
+    `keys` says where a group keeps hyper-parameters under another name than their own; `changes` counts the
+    changed states, and was `seen` when the plans were made.
     """
+    items = [[*group.items()] for group in optimizer.param_groups]
     if sum(bool(plan.program.meets) for plan in plans) > 1:
         return None  # such plans take their passes side by side, with Python between
     notes = [note for note in (plan.notes(keys) for plan in plans) if note is not None]
@@ -65,7 +67,14 @@ def replay_of(
         return None
     own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     common = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
-    return Replay.of(notes, optimizer.param_groups, optimizer.defaults, own, common, changes)
+    found = Replay.of(notes, optimizer.param_groups, optimizer.defaults, own, common, changes, seen)
+    # another thread may have come in between
+    now = [[*group.items()] for group in optimizer.param_groups]
+    return found if [*map(_ids, now)] == [*map(_ids, items)] else None
+
+
+def _ids(items: list[tuple[str, Any]]) -> list[tuple[int, int]]:
+    return [(id(key), id(value)) for key, value in items]
 
 
 def _never(*_: Any) -> bool:

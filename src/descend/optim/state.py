@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..formula import Rule, State
 from ..kernels.cpu import takes
 from ..kernels.matrix import Shape, vector_shape
 from ..kernels.memory import empty_beside
+from .checks import check_saved_state
 
 HALF = (torch.float16, torch.bfloat16)
 """What rounds a number each time it is written."""
@@ -261,3 +263,35 @@ def copied(p: torch.Tensor, value: torch.Tensor, place: int) -> torch.Tensor:
 def filled(p: torch.Tensor, start: float, place: int = 0) -> torch.Tensor:
     """A new state that starts at a number; a complex one starts there in both parts."""
     return empty_beside(p, place).fill_(complex(start, start) if p.is_complex() else start)
+
+
+def adopted(
+    p: torch.Tensor,
+    saved: Mapping[str, Any],
+    rule: Rule,
+    others: Sequence[Rule],
+    hypers: Mapping[str, float],
+    step_key: str | None,
+    where: str,
+) -> dict[str, Any]:
+    """A saved state of a parameter that follows a rule with these hyper-parameters, in memory of our own.
+
+    States of the `others` may lie in it too; `where` names the class, in errors.
+    """
+    variants = [rule, *others]
+    known = {s.key: (variant, s) for variant in variants for s in variant.states}
+    bounds = {h.name: h.default for variant in variants for h in variant.hypers} | dict(hypers)
+    elements = {key: shape_of_state(*own, p, bounds) for key, own in known.items() if not own[1].scalar}
+    scalars = [key for key, (_, s) in known.items() if s.scalar]
+    check_saved_state(p, saved, elements, scalars, where)
+    kept: dict[str, Any] = {}
+    for key, value in saved.items():
+        if value is None:
+            continue
+        if key in elements and isinstance(value, torch.Tensor):
+            kept[key] = copied(p, value.detach(), [*elements].index(key))
+        elif key == step_key and not isinstance(value, torch.Tensor):
+            kept[key] = torch.tensor(float(value), device="cpu")
+        else:
+            kept[key] = deepcopy(value)
+    return kept

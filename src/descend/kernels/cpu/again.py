@@ -9,7 +9,18 @@ from .emit import Lines
 from .glue import ALONE, FIELDS
 
 STEP = (
-    *("changes", "seen", "given", "hooks", "hooks_count", "groups", "groups_count", "lists", "lists_count"),
+    *(
+        "changes",
+        "seen",
+        "given",
+        "given_count",
+        "hooks",
+        "hooks_count",
+        "groups",
+        "groups_count",
+        "lists",
+        "lists_count",
+    ),
     *("plans", "plans_count", "threads", "float", "taken"),
 )
 """Of a step: the count of changed states, and what it was; what `again` is given, and the dictionaries of
@@ -91,6 +102,7 @@ def _again() -> str:
     out.expect(out.emit("call zeroext i1 @descend_profiled()"), "false", "i1")
     out.expect(out.emit(f"sext i32 {out.emit('call i32 @descend_threads()')} to i64"), word("threads"))
     given, hooks = word("given", "ptr"), word("hooks", "ptr")
+    out.expect("%n", word("given_count"))
     with out.each("given", "%n") as k:
         out.expect(out.load("ptr", "%arguments", k), out.load("ptr", given, k), "ptr")
     with out.each("hooks", word("hooks_count")) as k:

@@ -180,14 +180,24 @@ _FASTCALL = 0x80  # METH_FASTCALL: function(self, arguments, how many)
 
 @cache
 def _method(address: int) -> _Method:
-    return _Method(b"compiled", address, _FASTCALL, None)  # which has to outlive every builtin of it
+    method = _Method(b"compiled", address, _FASTCALL, None)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))  # it has to outlive every builtin of it
+    return method
 
 
-def builtin(address: int, number: int) -> Any:
-    """A compiled `function(self, arguments, n)` as Python's own functions are, with a number as its self.
+class _Address(int):
+    """An address, and what must not be freed for as long as somebody may call what reads it."""
+
+    alive: Any
+
+
+def builtin(address: int, data: int, alive: Any) -> Any:
+    """A compiled `function(self, arguments, n)` as Python's own functions are; its self is a number, `data`.
 
     It takes and gives Python objects, holds Python's lock, and is called in a tenth of a `c_function`'s time.
     """
+    number = _Address(data)
+    number.alive = alive
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.argtypes = [ctypes.POINTER(_Method), ctypes.py_object, ctypes.c_void_p]
     make.restype = ctypes.py_object

@@ -58,14 +58,13 @@ class Replay:
 
     def __init__(self, step: int, alive: Any) -> None:
         self._taken = ctypes.c_int64.from_address(step + 8 * again.STEP.index("taken"))
-        self._alive = alive
-        self.again = builtin(_again(), step)
+        self.again = builtin(_again(), step, alive)
         """`again(groups, *hooks)`: whether it took the step; it does for the same objects, without hooks."""
 
     @property
     def taken(self) -> int:
         """How many steps it took."""
-        return self._taken.value
+        return self._taken.value  # in what `again` keeps alive
 
     @staticmethod
     def of(
@@ -75,17 +74,19 @@ class Replay:
         hooks: Sequence[dict[Any, Any]],
         common_hooks: Sequence[dict[Any, Any]],
         changes: ctypes.c_int64,
+        seen: int,
     ) -> Replay | None:
         """The replay, or None where there cannot be one.
 
         Of the groups' keys, those `watched` decide something. The `common_hooks` are those of all optimizers,
-        and `changes` is the count of changed states.
+        and `changes` is the count of changed states, which was `seen` when the plans were made.
         """
         keys = (key for plan in plans for key in plan.keys)
         watched = {*watched, *(key if isinstance(key, str) else key[0] for key in keys)}
         lists = [groups, *(group["params"] for group in groups)]
         values = [value for group in groups for key, value in group.items() if key in watched]
-        if not (_is_possible() and all(type(x) is list for x in lists) and all(map(_is_lasting, values))):
+        plain = all(type(x) is list for x in lists) and all(type(group) is dict for group in groups)
+        if not (plain and _is_possible() and all(map(_is_lasting, values))):
             return None
         firsts = [compiled(plan.scalars) or 0 for plan in plans]
         if not all(first and _agrees(plan, first) for plan, first in zip(plans, firsts, strict=True)):
@@ -94,13 +95,13 @@ class Replay:
         numbers = _numbers(plans)
         lines = [{**plan.words, "first": first} for plan, first in zip(plans, firsts, strict=True)]
         step = {
-            "given": memory.ids((groups, *hooks)),
+            **memory.array("given", ("id",), [{"id": id(x)} for x in (groups, *hooks)]),
             **memory.array("hooks", ("hook",), [{"hook": id(x)} for x in (*hooks, *common_hooks)]),
             **memory.array("lists", again.LIST, [memory.items(x) for x in lists]),
             **memory.array("groups", again.GROUP, [memory.group(x, watched, numbers) for x in groups]),
             **memory.array("plans", again.PLAN, lines),
             "changes": ctypes.addressof(changes),
-            "seen": changes.value,
+            "seen": seen,
             "threads": torch.get_num_threads(),
             "float": id(float),
             "taken": 0,
@@ -191,8 +192,8 @@ def _is_possible() -> bool:
     native = gather.native()
     if native is None or ctypes.c_int64.from_address(id(1.0) + again.TYPE * 8).value != id(float):
         return False
-    found: dict[str, Any] = {name: getattr(ctypes.pythonapi, name) for name in _PYTHON}
     try:
+        found: dict[str, Any] = {name: getattr(ctypes.pythonapi, name) for name in _PYTHON}
         found |= {name: getattr(gather.library("torch_cpu"), symbol) for name, symbol in _TORCH.items()}
     except (OSError, AttributeError):
         return False

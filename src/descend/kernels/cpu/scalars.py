@@ -127,7 +127,9 @@ def compiled(program: ScalarProgram) -> int | None:
 
 @cache
 def _announced() -> bool:
-    library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    if sys.platform == "win32":  # whose Python has its functions from a library of its own
+        return False
+    library = ctypes.CDLL(None)
     try:
         announce({word: getattr(library, word) for word in FUNCTIONS})
     except AttributeError:

@@ -48,6 +48,7 @@ class Table:
         self._schedule = Schedule(program, self.extents)
         self._passes = tuple(range(len(program.passes)))
         self._pointed: Order | None = None
+        self._threads = 0
         self._records = Records(program)
         self._epoch = ctypes.c_int64()
         self._kept = self._buffers(n)
