@@ -123,29 +123,36 @@ class Body:
     def _fours(self, out: Lines, row: Row) -> str:
         """Four vectors of elements at a time, as far as that goes; where it ends.
 
-        Where all can be had again, four fours are summed before they are widened.
+        Where all can be had again, four fours are summed before they are widened. Where nothing is written,
+        the four are read side by side, from the quarters of the run: a core looks ahead in each of them.
         """
-        width, sums = self.sweep.width, self.sweep.sums
+        width, sums, written = self.sweep.width, self.sweep.sums, bool(self.sweep.one.written)
         done = out.emit(f"and i64 %n, {-FOUR * width}")
+        stop, step, apart = done, FOUR * width, [f"{k * width}" for k in range(1, FOUR)]
+        if not written:
+            stop, step = out.emit(f"lshr i64 {done}, {FOUR.bit_length() - 1}"), width
+            apart = [out.emit(f"mul i64 {stop}, {k}") for k in range(1, FOUR)]
+
+        def places(i: str) -> list[str]:
+            return [i, *(out.emit(f"add i64 {i}, {k}") for k in apart)]
 
         def four(i: str) -> list[dict[Node, str]]:
-            places = [i, *(out.emit(f"add i64 {i}, {k * width}") for k in range(1, FOUR))]
-            return [self._elements(out, row, at, None, fours=True) for at in places]
+            return [self._elements(out, row, at, None, fours=True) for at in places(i)]
 
         if not sums.by_sixteens:
-            with out.each("four", done, step=FOUR * width) as i:
+            with out.each("four", stop, step=step) as i:
                 sums.add_four(out, four(i))
             return done
-        with out.each("fours", done, step=FOUR * FOUR * width) as first:
-            end = out.sooner(out.emit(f"add i64 {first}, {FOUR * FOUR * width}"), done)
+        with out.each("fours", stop, step=FOUR * step) as first:
+            end = out.sooner(out.emit(f"add i64 {first}, {FOUR * step}"), stop)
             sums.start_fours(out)
-            with out.each("four", end, first, FOUR * width) as i:
+            with out.each("four", end, first, step) as i:
                 sums.add_to_fours(out, four(i))
-            for k, (n, at) in enumerate(sums.widen_fours(out)):
-                with out.each(f"again{k}", end, first, width) as i:
-                    x = sums.squares[n]
-                    again = {x: row.stored(x, i)} if self.sweep.one.written else row.vector(i)
-                    sums.add_to(out, n, at, again)
+            for k, (n, into) in enumerate(sums.widen_fours(out)):
+                x = sums.squares[n]
+                with out.each(f"again{k}", end, first, step) as i:
+                    for at in places(i):
+                        sums.add_to(out, n, into, {x: row.stored(x, at)} if written else row.vector(at))
         return done
 
     def _elements(
