@@ -87,7 +87,7 @@ class CpuPlan:
             "written_count": len(written),
         }
         return Notes(
-            {**launched, **self.gatherer.words, **counted, **own},
+            {**launched, **self.gatherer.words(), **counted, **own},
             self.program.scalars,
             arguments,
             [group for group, _, _ in self.counters.cohorts],

@@ -20,7 +20,7 @@ CALM = 8
 class Replays:
     """The replays of an optimizer's plans; `again` takes a step that has been written down, if it can.
 
-    To write one down costs about as much as ten steps. Where one is soon given up, the next comes later.
+    To write one down costs as much as twenty small steps. Where one is soon given up, the next comes later.
     """
 
     def __init__(self) -> None:

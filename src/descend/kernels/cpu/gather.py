@@ -344,7 +344,6 @@ class Gatherer:
         self.missing = self._ctx[18]
         return answer
 
-    @property
     def words(self) -> dict[str, int]:
         """Where a replay finds what `read` reads, and how many gradients were None."""
         return {"gatherer": self._ctx_at, "missing": self._ctx_at + 8 * 18}
