@@ -64,6 +64,7 @@ declare ptr @PyBool_FromLong(i64)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
 declare i64 @descend_same(ptr, ptr, i64)
+declare i64 @descend_holds(ptr, ptr, i64, ptr, ptr)
 declare i64 @descend_gather(ptr)
 declare i32 @descend_threads()
 declare zeroext i1 @descend_profiled()
@@ -112,10 +113,8 @@ def _again() -> str:
         one = out.item(LIST, lists, k)
         found = out.word(LIST, one, "list", "ptr")
         length, objects = out.word(LIST, one, "objects_count"), out.word(LIST, one, "objects", "ptr")
-        out.expect(out.emit(f"call i64 @PyList_Size(ptr {found})"), length)
-        with out.each("object", length) as i:
-            thing = out.emit(f"call ptr @PyList_GetItem(ptr {found}, i64 {i})")
-            out.expect(thing, out.load("ptr", objects, i), "ptr")
+        asked = f"ptr {found}, ptr {objects}, i64 {length}, ptr @PyList_GetItem, ptr @PyList_Size"
+        out.expect(out.emit(f"call i64 @descend_holds({asked})"), "1")
     number_type = word("float", "ptr")
     with out.each("group", word("groups_count")) as k:
         group = out.item(GROUP, groups, k)

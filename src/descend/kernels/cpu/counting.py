@@ -102,7 +102,8 @@ def count() -> Any:
 
 
 @cache
-def _holds() -> tuple[Any, int, int]:
+def holds() -> tuple[Any, int, int]:
+    """`holds(list, objects, n, get, size)`: whether a list holds just these; and Python's get and size."""
     address = compile_function(_IR, "holds")
     words = [ctypes.py_object, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
     function = c_function(address, ctypes.c_int64, *words, with_gil=True)
@@ -117,7 +118,7 @@ class Items:
     def __init__(self, objects: list[Any]) -> None:
         self._objects = tuple(objects)
         self._places = (ctypes.c_void_p * len(objects))(*map(id, objects))
-        self._function, get, size = _holds()
+        self._function, get, size = holds()
         self._rest = (ctypes.addressof(self._places), len(objects), get, size)
 
     def in_list(self, items: list[Any]) -> bool:

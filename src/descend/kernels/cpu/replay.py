@@ -197,7 +197,14 @@ def _is_possible() -> bool:
         found |= {name: getattr(gather.library("torch_cpu"), symbol) for name, symbol in _TORCH.items()}
     except (OSError, AttributeError):
         return False
-    announce(found | {"descend_same": counting.same(), "descend_gather": native.gather})
+    announce(
+        found
+        | {
+            "descend_same": counting.same(),
+            "descend_holds": counting.holds()[0],
+            "descend_gather": native.gather,
+        }
+    )
     return True
 
 
