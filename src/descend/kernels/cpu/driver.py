@@ -144,6 +144,8 @@ class Driver:
             out.label("take")
             batch = out.emit(f"atomicrmw add ptr {next_at}, i64 1 monotonic")
             out.when(out.emit(f"icmp slt i64 {batch}, {end}"), "batch", "none")
+            if len({*self.program.leaders}) == 1:
+                batch = self._mirrored(out, batch, out.load("i64", starts, cell), end)
             first = out.load("i64", batches, batch)
             after = out.load("i64", batches, out.emit(f"add i64 {batch}, 1"))
             with out.each("turn", out.emit(f"sub i64 {after}, {first}")) as turn:
@@ -159,6 +161,15 @@ class Driver:
             out.lines.append("none:")
         out.do(f"call void @adopt(i64 {before})")
         return "\n".join(["define void @run(ptr %ctx) #0 {", *out.lines, "  ret void", "}"])
+
+    def _mirrored(self, out: Lines, batch: str, start: str, end: str) -> str:
+        """The batch that is taken instead in every other step, from the end that the last left cached.
+
+        Where there are several passes, they do that among themselves.
+        """
+        odd = out.emit(f"trunc i64 {field(out, 'epoch')} to i1")
+        last = out.emit(f"add i64 {out.emit(f'sub i64 {end}, 1')}, {start}")
+        return out.emit(f"select i1 {odd}, i64 {out.emit(f'sub i64 {last}, {batch}')}, i64 {batch}")
 
     def _me(self, out: Lines) -> str:
         """The number of a thread: one that it has in every step, so that its lanes stay in its caches."""

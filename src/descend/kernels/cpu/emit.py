@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -133,12 +133,20 @@ class Lines:
         self.lines += [f"  br i1 {condition}, label %{then}, label %{otherwise}", f"{then}:"]
 
     @contextmanager
-    def each(self, name: str, stop: str, start: str = "0", step: int = 1) -> Iterator[str]:
-        """A loop; gives its index."""
+    def each(
+        self, name: str, stop: str, start: str = "0", step: int = 1, carried: Sequence[tuple[str, str]] = ()
+    ) -> Iterator[str]:
+        """A loop; gives its index.
+
+        Of what is `carried` from turn to turn, (type, value) pairs, the body finds number k as %name.k and
+        leaves it for the next turn as %name.k.next.
+        """
         self.label(f"{name}.from")
         self.label(name)
         index = f"%{name}.i"
-        self.do(f"{index} = phi i64 [ {start}, %{name}.from ], [ {index}.next, %{name}.step ]")
+        for k, (kind, first) in enumerate([("i64", start), *carried], -1):
+            value = index if k < 0 else f"%{name}.{k}"
+            self.do(f"{value} = phi {kind} [ {first}, %{name}.from ], [ {value}.next, %{name}.step ]")
         more = self.emit(f"icmp slt i64 {index}, {stop}")
         self.when(more, f"{name}.body", f"{name}.end")
         yield index

@@ -7,12 +7,15 @@ its place nor on how the work was cut. How sums are kept, `sums` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 from ...formula.nodes import Node, name
 from .compiler import prefetches_far
 from .emit import STORAGE, Lines
+from .halves import Half
 from .row import Row, holds, steady
 from .sums import FOUR
 from .sweep import Sweep
@@ -112,10 +115,12 @@ class Body:
     def _row(self, out: Lines, row: Row) -> None:
         """One run of elements."""
         width = self.sweep.width
-        done = self._fours(out, row) if self.sweep.sums.by_fours else "0"
         full = out.emit(f"and i64 %n, {-width}")
-        with out.each("one", full, done, width) as i:
-            self._elements(out, row, i, None)
+        if self.sweep.sums.by_fours:
+            with out.each("one", full, self._fours(out, row), width) as i:
+                self._elements(out, row, i, None)
+        else:
+            self._vectors(out, row, "one", ("0", full, width))
         out.when(out.emit(f"icmp ne i64 {full}, %n"), "rest", "done")
         self._elements(out, row, full, self.sweep.lanes.mask(out, full, "%n"))
         out.label("done")
@@ -133,41 +138,94 @@ class Body:
             stop, step = out.emit(f"lshr i64 {done}, {FOUR.bit_length() - 1}"), width
             apart = [out.emit(f"mul i64 {stop}, {k}") for k in range(1, FOUR)]
 
-        def places(i: str) -> list[str]:
-            return [i, *(out.emit(f"add i64 {i}, {k}") for k in apart)]
-
-        def four(i: str) -> list[dict[Node, str]]:
-            return [self._elements(out, row, at, None, fours=True) for at in places(i)]
-
         if not sums.by_sixteens:
-            with out.each("four", stop, step=step) as i:
-                sums.add_four(out, four(i))
+            self._vectors(out, row, "four", ("0", stop, step), apart, partial(sums.add_four, out))
             return done
         with out.each("fours", stop, step=FOUR * step) as first:
             end = out.sooner(out.emit(f"add i64 {first}, {FOUR * step}"), stop)
             sums.start_fours(out)
-            with out.each("four", end, first, step) as i:
-                sums.add_to_fours(out, four(i))
+            add = partial(sums.add_to_fours, out)
+            self._vectors(out, row, "four", (first, end, step), apart, add)
             for k, (n, into) in enumerate(sums.widen_fours(out)):
                 x = sums.squares[n]
                 with out.each(f"again{k}", end, first, step) as i:
-                    for at in places(i):
+                    for at in _places(out, i, apart):
                         sums.add_to(out, n, into, {x: row.stored(x, at)} if written else row.vector(at))
         return done
 
+    def _vectors(
+        self,
+        out: Lines,
+        row: Row,
+        name: str,
+        span: tuple[str, str, int],
+        apart: Sequence[str] = (),
+        add: Callable[[list[dict[Node, str]]], None] = lambda _: None,
+    ) -> None:
+        """A loop over a span (start, stop, step) of vectors, with others so far `apart` from each.
+
+        What is to be summed of them, `add` does. Where the work is cut in halves, one vector is begun before
+        the one ahead of it is finished.
+        """
+        (start, stop, step), halves, fours = span, self.sweep.halves, bool(apart)
+        if halves is None:
+            with out.each(name, stop, start, step) as i:
+                add([self._elements(out, row, at, None, fours) for at in _places(out, i, apart)])
+            return
+        lanes = self.sweep.lanes
+        kinds = [lanes.truth if n.is_condition else lanes.vector for n in halves.carried]
+
+        def begin(at: str) -> list[str]:
+            values = self._elements(out, row, at, None, half=halves.early)
+            return [lanes.value(n, values) for n in halves.carried]
+
+        def turn(i: str, begun: list[str], following: str = "") -> list[str]:
+            places, found = [*_places(out, i, apart), following], []
+            for at, after in pairwise(places):
+                given, begun = dict(zip(halves.carried, begun, strict=True)), begin(after) if after else []
+                found.append(self._elements(out, row, at, None, fours, halves.late, given))
+            add(found)
+            return begun
+
+        out.when(out.emit(f"icmp slt i64 {start}, {stop}"), f"{name}.first", f"{name}.over")
+        last, first = out.emit(f"sub i64 {stop}, {step}"), begin(start)
+        here = [f"%{name}.{k}" for k in range(len(kinds))]
+        with out.each(name, last, start, step, [*zip(kinds, first, strict=True)]) as i:
+            begun = turn(i, here, out.emit(f"add i64 {i}, {step}"))
+            for at, kind, value in zip(here, kinds, begun, strict=True):
+                out.do(f"{at}.next = freeze {kind} {value}")
+        turn(i, here)
+        out.label(f"{name}.over")
+
     def _elements(
-        self, out: Lines, row: Row, index: str, mask: str | None, fours: bool = False
+        self,
+        out: Lines,
+        row: Row,
+        index: str,
+        mask: str | None,
+        fours: bool = False,
+        half: Half | None = None,
+        begun: Mapping[Node, str] | None = None,
     ) -> dict[Node, str]:
-        """One vector of elements and its sums, with `fours` but those that are added by fours; all values."""
-        sweep, lanes = self.sweep, self.sweep.lanes
-        values, pointers = row.addressed(index, mask)
+        """One vector of elements and its sums, with `fours` but those that are added by fours; all values.
+
+        Of a `half` what belongs to it, with what has been `begun` for it.
+        """
+        sweep, lanes, part = self.sweep, self.sweep.lanes, half or self.sweep.whole
+        values, pointers = row.addressed(index, mask, part.values, begun)
         for n, at in pointers.items():
             # columns are few and stay in the cache; what goes past it is not to be fetched
             near = sweep.operands[n].domain == "columns" or (n.op == "name" and n.word in sweep.past)
-            if mask is None and not near and not prefetches_far():
+            if mask is None and n in part.values and not near and not prefetches_far():
                 lanes.fetch(out, at, AHEAD)
-        sweep.sums.add(out, values, index, mask, fours)
-        for word, n in sweep.one.written.items():
+        if part.sums:
+            sweep.sums.add(out, values, index, mask, fours)
+        for word in part.writes:
             operand, past = sweep.operands[name(word)], word in sweep.past
-            lanes.store(out, lanes.value(n, values), pointers[name(word)], operand.dtype, mask, past)
+            value = lanes.value(sweep.one.written[word], values)
+            lanes.store(out, value, pointers[name(word)], operand.dtype, mask, past)
         return values
+
+
+def _places(out: Lines, first: str, apart: Sequence[str]) -> list[str]:
+    return [first, *(out.emit(f"add i64 {first}, {k}") for k in apart)]

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from ...formula.nodes import Node, is_random, text
 from . import chance
 from .emit import STORAGE, Lines
-from .sweep import Operand, Sweep
+from .sweep import Sweep
 
 
 def steady(sweep: Sweep, out: Lines) -> dict[Node, str]:
@@ -54,7 +54,7 @@ class Row:
         self._given = [(n, x) for n, x in sweep.operands.items() if x.symbol in bases]
         self._leaves = dict(scalars)
         for n, x in self._given:
-            if not self._inside(x):
+            if not sweep.changes(x):
                 self._leaves[n] = sweep.lanes.load_one(out, bases[x.symbol], x.dtype)
         bounds = (b for b in map(self._bound, sweep.one.body) if b in self._leaves)
         self._nan_bits = {b: sweep.lanes.nan_bits(out, self._leaves[b]) for b in bounds}
@@ -69,20 +69,30 @@ class Row:
         at = self._out.at(STORAGE[operand.dtype], self._bases[operand.symbol], index)
         return self._sweep.lanes.load(self._out, at, operand.dtype, None)
 
-    def addressed(self, index: str, mask: str | None) -> tuple[dict[Node, str], dict[Node, str]]:
-        """All values of one vector of elements, and where its operands lie."""
+    def addressed(
+        self,
+        index: str,
+        mask: str | None,
+        among: Container[Node] | None = None,
+        begun: Mapping[Node, str] | None = None,
+    ) -> tuple[dict[Node, str], dict[Node, str]]:
+        """All values of one vector of elements, and where its operands lie.
+
+        Or only those `among` some, where others that they need have been `begun`.
+        """
         out, sweep, lanes = self._out, self._sweep, self._sweep.lanes
-        values = dict(self._leaves)
+        values = {**self._leaves, **(begun or {})}
         pointers: dict[Node, str] = {}
         for n, operand in self._given:
-            if n in values:
+            if n in self._leaves:
                 continue
             pointers[n] = out.at(STORAGE[operand.dtype], self._bases[operand.symbol], index)
-            if operand.table == "vectors" or n.word in sweep.one.reads:
+            wanted = n not in values and (among is None or n in among)
+            if wanted and (operand.table == "vectors" or n.word in sweep.one.reads):
                 values[n] = lanes.load(out, pointers[n], operand.dtype, mask)
         labels = {n: f"{row}[{k}]" for n, (row, k) in sweep.scalars.items()}
         for n in sweep.one.body:
-            if self._wanted is not None and n not in self._wanted:
+            if any(some is not None and n not in some for some in (self._wanted, among)):
                 continue
             values[n] = self._operation(n, values, index, f"{sweep.program.labels[n]} = {text(n, labels)}")
             labels[n] = sweep.program.labels[n]
@@ -107,13 +117,4 @@ class Row:
         """The argument of a minimum or maximum that does not change along a row."""
         if n.op not in ("minimum", "maximum"):
             return None
-        return next((a for a in n.args if a.op == "const" or self._is_steady(a)), None)
-
-    def _is_steady(self, n: Node) -> bool:
-        """Whether a value is at hand before the loop."""
-        operands = self._sweep.operands
-        return n in self._sweep.scalars or (n in operands and not self._inside(operands[n]))
-
-    def _inside(self, operand: Operand) -> bool:
-        """Whether an operand has another value at every place of a row."""
-        return operand.domain != "rows" or not self._sweep.is_matrix
+        return next((a for a in n.args if a.op == "const" or self._sweep.is_steady(a)), None)

@@ -8,8 +8,9 @@ to the end. The last of what is left, which is in the other's cache, it leaves a
 still comes for it.
 
 The order is one that finds memory in the caches: a thread's lanes hold the same part of a tensor in every
-pass and every step, every other pass runs backwards over it, and the passes of a tensor follow each other, on
-one thread where it is one of many. (Where they are short, the next tensor's stands between.)
+pass and every step, every other pass runs backwards over it (where there is but one, in every other step),
+and the passes of a tensor follow each other, on one thread where it is one of many. (Where they are short,
+the next tensor's stands between.)
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class Sums:
     @contextmanager
     def unless_usual(self, out: Lines, name: str, few: str, at: str) -> Iterator[None]:
         """Add what float32 has added, or else what follows here does so in float64."""
-        lanes = self.lanes
+        lanes, name = self.lanes, f"{name}.{out.count}"
         out.when(lanes.is_usual(out, few), f"usual{name}", f"other{name}")
         self.widen(out, few, at)
         out.do(f"br label %added{name}")

@@ -9,6 +9,7 @@ from ...formula.nodes import Node, name, scope
 from ...formula.program import Pass, Program
 from .compiler import divider_is_slow
 from .emit import Lanes, compute_type
+from .halves import Half, Halves, halves
 from .sums import Sums
 
 _LIGHT = frozenset(["add", "sub", "mul", "neg", "fma", "abs", "sign", "where", "minimum", "maximum"])
@@ -94,6 +95,25 @@ class Sweep:
     def is_matrix(self) -> bool:
         """Whether it goes row by row."""
         return self.program.is_matrix(self.number)
+
+    def changes(self, operand: Operand) -> bool:
+        """Whether an operand has another value at every place of a row."""
+        return operand.domain != "rows" or not self.is_matrix
+
+    def is_steady(self, n: Node) -> bool:
+        """Whether a value is at hand before the loop over a row."""
+        return n in self.scalars or (n in self.operands and not self.changes(self.operands[n]))
+
+    @cached_property
+    def whole(self) -> Half:
+        """All that is done with a vector."""
+        return Half(frozenset([*self.operands, *self.one.body]), tuple(self.one.written), sums=True)
+
+    @cached_property
+    def halves(self) -> Halves | None:
+        """What is begun of a vector before the one ahead is finished, where its work is cut in two."""
+        along = [n for n in self.operands if not self.is_steady(n)]
+        return halves(self.one, along, [*self.scalars, *(n for n in self.operands if self.is_steady(n))])
 
     @cached_property
     def stored(self) -> dict[Node, Node]:
