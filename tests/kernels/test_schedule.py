@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from test_reductions import by_own_rows
 
 from descend import modifiers, rules
@@ -11,6 +12,7 @@ from descend.formula import chain, rule_of
 from descend.formula.nodes import scope
 from descend.formula.stage import stage
 from descend.formula.vocabulary import global_norm, norm
+from descend.kernels import cpu
 from descend.kernels.cpu.schedule import CHUNK, ENTRY, LONE, LONG, Schedule
 from descend.modifiers import clip_global_norm
 
@@ -169,3 +171,35 @@ def test_a_sum_over_all_tensors_ends_a_run_of_passes():
     program = stage(rule_of(clipped_later))
     assert not program.passes[1].scalars.late
     assert program.leaders == (0, 1, 2)
+
+
+def takes_the_gradient(p, g):
+    p = g
+    return p
+
+
+def takes_it_after_a_norm(p, g):
+    p = g + 0 * norm(g)
+    return p
+
+
+@pytest.mark.parametrize(
+    ("rule", "last"),
+    [(takes_the_gradient, [0, 3, 0]), (takes_it_after_a_norm, [3, 3, 3])],
+    ids=["one", "two"],
+)
+def test_a_single_pass_runs_backwards_in_every_other_step(rule, last):
+    """Four tensors whose parameters are the same memory: what was written last is what stands there."""
+    program = stage(rule_of(rule))
+    kernel = cpu.kernel(program, ("float32", "float32"))
+    size = CHUNK // 2
+    table = cpu.Table(kernel, [size] * 4)
+    p, g = torch.zeros(size), [torch.full((size,), float(k)) for k in range(4)]
+    addresses = np.array([[p.data_ptr(), x.data_ptr()] for x in g], np.int64)
+    table.bind(addresses, kernel.rows(1), np.zeros(4, np.int64))
+    found = []
+    for _ in range(3):
+        table.launch(threads=1)
+        assert (p == p[0]).all()
+        found.append(int(p[0]))
+    assert found == last

@@ -67,7 +67,7 @@ def halves(one: Pass, operands: Collection[Node], steady: Collection[Node]) -> H
     writes = tuple(word for word, n in one.written.items() if n in early)
     others = tuple(word for word in one.written if word not in writes)
     summed = {x for n in one.reductions.values() for x in (n, *n.args)}
-    handed = early & {*(a for n in late for a in n.args), *summed, *({*one.written.values()} - early)}
+    handed = early & {*(a for n in late for a in n.args), *summed}
     # what still stands in memory is read again, which costs less than a register
     again = {n for n in handed if n in operands and not (n.op == "name" and n.word in writes)}
     return Halves(
