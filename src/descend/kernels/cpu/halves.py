@@ -17,11 +17,8 @@ from ...formula.program import Pass
 _CYCLES = {"div": 11, "sqrt": 14, "fma": 4, "add": 3, "sub": 3, "mul": 3}
 """How long a core waits for a result; one cycle for what is not named."""
 
-_SHORT = 30
-"""Cycles from the first operation to the last up to which a core has enough vectors under way."""
-
 _EVEN = 0.75
-"""The share of them that the longer half takes at most."""
+"""The share of all cycles that the longer half takes at most."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,9 @@ def halves(one: Pass, operands: Collection[Node], steady: Collection[Node]) -> H
             chains[n] = _CYCLES.get(n.op, 1) + max(chains.get(a, 0) for a in n.args)
     whole = max(chains.values(), default=0)
     cuts = {n: max(chains.get(a, 0) for a in n.args) for n in chains if n.op in ("div", "sqrt")}
-    if whole <= _SHORT or not cuts:
-        return None
     longer = {n: max(before, whole - before) for n, before in cuts.items()}
-    cut = min(longer, key=longer.__getitem__)
-    if longer[cut] > _EVEN * whole:
+    cut = min(longer, key=longer.__getitem__, default=None)
+    if cut is None or longer[cut] > _EVEN * whole:
         return None
     early = _below(cut.args, {*chains, *operands}, ready)
     late = {*one.body, *operands} - early
