@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 from ...formula.nodes import Node, name
 from .compiler import prefetches_far
 from .emit import STORAGE, Lines
 from .halves import Half
 from .row import Row, holds, steady
-from .sums import FOUR
+from .sums import FOUR, NEAR
 from .sweep import Sweep
 
 AHEAD = 2048
@@ -114,88 +113,106 @@ class Body:
 
     def _row(self, out: Lines, row: Row) -> None:
         """One run of elements."""
-        width = self.sweep.width
+        width, done = self.sweep.width, "0"
         full = out.emit(f"and i64 %n, {-width}")
-        if self.sweep.sums.by_fours:
-            with out.each("one", full, self._fours(out, row), width) as i:
+        if self.sweep.sums.by_sixteens:
+            done = self._sixteens(out, row)
+            with out.each("one", full, done, width) as i:
                 self._elements(out, row, i, None)
         else:
-            self._vectors(out, row, "one", ("0", full, width))
+            self._vectors(out, row, "0", full)
         out.when(out.emit(f"icmp ne i64 {full}, %n"), "rest", "done")
         self._elements(out, row, full, self.sweep.lanes.mask(out, full, "%n"))
         out.label("done")
 
-    def _fours(self, out: Lines, row: Row) -> str:
-        """Four vectors of elements at a time, as far as that goes; where it ends.
+    def _sixteens(self, out: Lines, row: Row) -> str:
+        """A run, as far as fours of vectors go, with the sums that are added by sixteens; where it ends.
 
-        Where all can be had again, four fours are summed before they are widened. Where nothing is written,
-        the four are read side by side, from the quarters of the run: a core looks ahead in each of them.
+        Where much is done, that comes first, for a few fours at a time, and leaves in the nearest cache what
+        is to be summed. Where little is, the four are read side by side, from the quarters of the run: a core
+        looks ahead in each of them.
         """
-        width, sums, written = self.sweep.width, self.sweep.sums, bool(self.sweep.one.written)
-        done = out.emit(f"and i64 %n, {-FOUR * width}")
-        stop, step, apart = done, FOUR * width, [f"{k * width}" for k in range(1, FOUR)]
-        if not written:
-            stop, step = out.emit(f"lshr i64 {done}, {FOUR.bit_length() - 1}"), width
-            apart = [out.emit(f"mul i64 {stop}, {k}") for k in range(1, FOUR)]
-
-        if not sums.by_sixteens:
-            self._vectors(out, row, "four", ("0", stop, step), apart, partial(sums.add_four, out))
+        sweep, width = self.sweep, self.sweep.width
+        done, step = out.emit(f"and i64 %n, {-FOUR * width}"), FOUR * width
+        if sweep.one.written or sweep.halves:
+            kept = partial(self._kept, out, row)
+            with out.each("near", done, step=NEAR * width) as first:
+                end = out.sooner(out.emit(f"add i64 {first}, {NEAR * width}"), done)
+                self._vectors(out, row, first, end)
+                self._fours(out, (first, end, step), [f"{k * width}" for k in range(1, FOUR)], kept, kept)
             return done
-        with out.each("fours", stop, step=FOUR * step) as first:
-            end = out.sooner(out.emit(f"add i64 {first}, {FOUR * step}"), stop)
-            sums.start_fours(out)
-            add = partial(sums.add_to_fours, out)
-            self._vectors(out, row, "four", (first, end, step), apart, add)
-            for k, (n, into) in enumerate(sums.widen_fours(out)):
-                x = sums.squares[n]
-                with out.each(f"again{k}", end, first, step) as i:
-                    for at in _places(out, i, apart):
-                        sums.add_to(out, n, into, {x: row.stored(x, at)} if written else row.vector(at))
+        quarter = out.emit(f"lshr i64 {done}, {FOUR.bit_length() - 1}")
+        apart = [out.emit(f"mul i64 {quarter}, {k}") for k in range(1, FOUR)]
+        take = partial(self._elements, out, row, mask=None, sixteens=True)
+        self._fours(out, ("0", quarter, width), apart, take, row.vector)
         return done
 
-    def _vectors(
+    def _fours(
         self,
         out: Lines,
-        row: Row,
-        name: str,
         span: tuple[str, str, int],
-        apart: Sequence[str] = (),
-        add: Callable[[list[dict[Node, str]]], None] = lambda _: None,
+        apart: Sequence[str],
+        take: Callable[[str], dict[Node, str]],
+        again: Callable[[str], dict[Node, str]],
     ) -> None:
-        """A loop over a span (start, stop, step) of vectors, with others so far `apart` from each.
+        """Add four fours of vectors at a time over a span (start, stop, step), the others so far `apart`.
 
-        What is to be summed of them, `add` does. Where the work is cut in halves, one vector is begun before
-        the one ahead of it is finished.
+        `take` gives the values of one, and `again` once more where float32 could not add them.
         """
-        (start, stop, step), halves, fours = span, self.sweep.halves, bool(apart)
+        (start, stop, step), sums = span, self.sweep.sums
+
+        def places(i: str) -> list[str]:
+            return [i, *(out.emit(f"add i64 {i}, {k}") for k in apart)]
+
+        with out.each("fours", stop, start, FOUR * step) as first:
+            end = out.sooner(out.emit(f"add i64 {first}, {FOUR * step}"), stop)
+            sums.start_fours(out)
+            with out.each("four", end, first, step) as i:
+                sums.add_to_fours(out, [take(at) for at in places(i)])
+            for k, (n, into) in enumerate(sums.widen_fours(out)):
+                with out.each(f"again{k}", end, first, step) as i:
+                    for at in places(i):
+                        sums.add_to(out, n, into, again(at))
+
+    def _kept(self, out: Lines, row: Row, index: str) -> dict[Node, str]:
+        """Of a vector of elements what is squared and summed, from the nearest cache."""
+        sweep, sums = self.sweep, self.sweep.sums
+        return {
+            x: row.stored(x, index) if x in sweep.stored else sums.kept(out, x, index)
+            for x in dict.fromkeys(map(sums.squares.__getitem__, sums.by_sixteens))
+        }
+
+    def _vectors(self, out: Lines, row: Row, start: str, stop: str) -> None:
+        """Vector after vector of elements.
+
+        Where the work is cut in halves, one is begun before the one ahead of it is finished.
+        """
+        width, lanes, sums, halves = self.sweep.width, self.sweep.lanes, self.sweep.sums, self.sweep.halves
+        sixteens = bool(sums.by_sixteens)
         if halves is None:
-            with out.each(name, stop, start, step) as i:
-                add([self._elements(out, row, at, None, fours) for at in _places(out, i, apart)])
+            with out.each("each", stop, start, width) as i:
+                sums.keep(out, self._elements(out, row, i, None, sixteens), i)
             return
-        lanes = self.sweep.lanes
         kinds = [lanes.truth if n.is_condition else lanes.vector for n in halves.carried]
+        here = [f"%each.{k}" for k in range(len(kinds))]
 
         def begin(at: str) -> list[str]:
             values = self._elements(out, row, at, None, half=halves.early)
             return [lanes.value(n, values) for n in halves.carried]
 
-        def turn(i: str, begun: list[str], following: str = "") -> list[str]:
-            places, found = [*_places(out, i, apart), following], []
-            for at, after in pairwise(places):
-                given, begun = dict(zip(halves.carried, begun, strict=True)), begin(after) if after else []
-                found.append(self._elements(out, row, at, None, fours, halves.late, given))
-            add(found)
-            return begun
+        def finish(at: str) -> None:
+            begun = dict(zip(halves.carried, here, strict=True))
+            sums.keep(out, self._elements(out, row, at, None, sixteens, halves.late, begun), at)
 
-        out.when(out.emit(f"icmp slt i64 {start}, {stop}"), f"{name}.first", f"{name}.over")
-        last, first = out.emit(f"sub i64 {stop}, {step}"), begin(start)
-        here = [f"%{name}.{k}" for k in range(len(kinds))]
-        with out.each(name, last, start, step, [*zip(kinds, first, strict=True)]) as i:
-            begun = turn(i, here, out.emit(f"add i64 {i}, {step}"))
-            for at, kind, value in zip(here, kinds, begun, strict=True):
+        out.when(out.emit(f"icmp slt i64 {start}, {stop}"), "each.first", "each.over")
+        last, first = out.emit(f"sub i64 {stop}, {width}"), begin(start)
+        with out.each("each", last, start, width, [*zip(kinds, first, strict=True)]) as i:
+            ahead = begin(out.emit(f"add i64 {i}, {width}"))
+            finish(i)
+            for at, kind, value in zip(here, kinds, ahead, strict=True):
                 out.do(f"{at}.next = freeze {kind} {value}")
-        turn(i, here)
-        out.label(f"{name}.over")
+        finish(i)
+        out.label("each.over")
 
     def _elements(
         self,
@@ -203,11 +220,11 @@ class Body:
         row: Row,
         index: str,
         mask: str | None,
-        fours: bool = False,
+        sixteens: bool = False,
         half: Half | None = None,
         begun: Mapping[Node, str] | None = None,
     ) -> dict[Node, str]:
-        """One vector of elements and its sums, with `fours` but those that are added by fours; all values.
+        """One vector of elements and its sums, but with `sixteens` those that are added by them; all values.
 
         Of a `half` what belongs to it, with what has been `begun` for it.
         """
@@ -219,13 +236,9 @@ class Body:
             if mask is None and n in part.values and not near and not prefetches_far():
                 lanes.fetch(out, at, AHEAD)
         if part.sums:
-            sweep.sums.add(out, values, index, mask, fours)
+            sweep.sums.add(out, values, index, mask, sixteens)
         for word in part.writes:
             operand, past = sweep.operands[name(word)], word in sweep.past
             value = lanes.value(sweep.one.written[word], values)
             lanes.store(out, value, pointers[name(word)], operand.dtype, mask, past)
         return values
-
-
-def _places(out: Lines, first: str, apart: Sequence[str]) -> list[str]:
-    return [first, *(out.emit(f"add i64 {first}, {k}") for k in apart)]

@@ -1,8 +1,8 @@
 """Renders the sums of a pass: in float64, lane by lane, in an order that only the cut into chunks decides.
 
 Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
-float32: along a run of elements by fours, or by sixteens where all can be had again; down a column by
-`tiles`. Where the sum of these few is so large or so small that float32 could lose something, their squares
+float32: along a run of elements by sixteens, which can all be had again; down a column by `tiles`. Where the
+sum of these few is so large or so small that float32 could lose something, their squares
 are formed in float64, where they are exact. Zeros and ones that a condition chooses are counted.
 """
 
@@ -15,10 +15,13 @@ from functools import cached_property
 
 from ...formula.nodes import Node, scope, text
 from ...formula.program import Pass
-from .emit import Lanes, Lines
+from .emit import LINE, Lanes, Lines
 
 FOUR = 4
-"""How many vectors of squares are added before they are widened, or how many such fours."""
+"""How many vectors are read side by side, and how many such fours added up before they are widened."""
+
+NEAR = FOUR * 16
+"""How many vectors are done before those are summed, so that they are still in the nearest cache."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Sums:
     """The sums of one pass.
 
     `scalars` are the values that are known before it; `again` what can be computed a second time, at little
-    cost, and the domains that it differs by; `stored` what can be read a second time.
+    cost, and the domains that it differs by; `stored` what the cache has when it has been computed.
     """
 
     one: Pass
@@ -85,14 +88,15 @@ class Sums:
         )
 
     @cached_property
-    def by_fours(self) -> list[Node]:
-        """The sums of squares that float32 adds by fours."""
+    def by_sixteens(self) -> list[Node]:
+        """The sums of squares that float32 adds by sixteens."""
         return [n for n in self._lanewise if n in self.squares]
 
     @cached_property
-    def by_sixteens(self) -> bool:
-        """Whether four fours may be added before they are widened: all can be had a second time."""
-        return not self.one.written or all(self.squares[n] in self.stored for n in self.by_fours)
+    def _scratch(self) -> dict[Node, int]:
+        """What of their factors is kept until it is summed, because nothing else does."""
+        wanted = dict.fromkeys(self.squares[n] for n in self.by_sixteens)
+        return {x: k for k, x in enumerate(x for x in wanted if x not in self.stored)}
 
     @cached_property
     def _lanewise(self) -> list[Node]:
@@ -108,10 +112,26 @@ class Sums:
         """Before a chunk: sums of nothing."""
         for k, n in enumerate(self._lanewise):
             out.do(f"%sum{k} = alloca {self.lanes.whole if n in self.counts else self._kept_as(n).vector}")
-            if n in self.by_fours:
+            if n in self.by_sixteens:
                 out.do(*(f"{at} = alloca {self.lanes.vector}" for at in _four(k)))
             if n in self.tensor:
                 self.blank(out, n, f"%sum{k}")
+        for k in self._scratch.values():
+            out.do(f"%kept{k} = alloca [{NEAR} x {self.lanes.vector}], align {LINE}")
+
+    def keep(self, out: Lines, values: dict[Node, str], index: str) -> None:
+        """Keep what is to be summed of a vector of elements, and nothing else has."""
+        for x in self._scratch:
+            value, at = self.lanes.value(x, values), self._place(out, x, index)
+            out.do(f"store {self.lanes.vector} {value}, ptr {at}")
+
+    def kept(self, out: Lines, x: Node, index: str) -> str:
+        """A vector that was kept."""
+        return out.emit(f"load {self.lanes.vector}, ptr {self._place(out, x, index)}")
+
+    def _place(self, out: Lines, x: Node, index: str) -> str:
+        within = out.emit(f"and i64 {index}, {NEAR * self.lanes.width - 1}")
+        return out.at(self.lanes.scalar, f"%kept{self._scratch[x]}", within)
 
     def start_row(self, out: Lines) -> None:
         """Before a row of it: sums of nothing."""
@@ -134,13 +154,13 @@ class Sums:
         return self.lanes if one_of_them else Lanes("float64", self.lanes.width)
 
     def add(
-        self, out: Lines, values: dict[Node, str], index: str, mask: str | None, fours: bool = False
+        self, out: Lines, values: dict[Node, str], index: str, mask: str | None, sixteens: bool = False
     ) -> None:
-        """Add one vector of elements; with `fours`, only to what is not added by fours."""
+        """Add one vector of elements; with `sixteens`, only to what is not added by them."""
         for k, n in enumerate(self._lanewise):
             if n in self.counts:
                 self._count(out, n, f"%sum{k}", values, mask)
-            elif not (fours and n in self.by_fours):
+            elif not (sixteens and n in self.by_sixteens):
                 self.add_to(out, n, f"%sum{k}", values, mask)
         for k in range(len(self.columns)):
             if k not in self.tiled:
@@ -152,19 +172,6 @@ class Sums:
         """Add one vector of elements to a sum by column."""
         at = out.at("double", f"%strip{k}", index)
         self.add_to(out, self.columns[k], at, values, mask, in_memory=True)
-
-    def add_four(self, out: Lines, vectors: Sequence[dict[Node, str]]) -> None:
-        """Add four vectors of elements to what is added by fours."""
-        lanes = self.lanes
-        for k, n in self._fours():
-            a, b, c, d = (lanes.value(self.squares[n], values) for values in vectors)
-            pairs = [
-                lanes.operation(out, "fma", [y, y, lanes.operation(out, "mul", [x, x])])
-                for x, y in ((a, b), (c, d))
-            ]
-            with self.unless_usual(out, f"{k}", lanes.operation(out, "add", pairs, text(n)), f"%sum{k}"):
-                for values in vectors:
-                    self.add_to(out, n, f"%sum{k}", values)
 
     def start_fours(self, out: Lines) -> None:
         """Before some fours that are added before they are widened: sums of nothing."""
@@ -192,7 +199,7 @@ class Sums:
                 yield n, f"%sum{k}"
 
     def _fours(self) -> Iterator[tuple[int, Node]]:
-        return ((k, n) for k, n in enumerate(self._lanewise) if n in self.by_fours)
+        return ((k, n) for k, n in enumerate(self._lanewise) if n in self.by_sixteens)
 
     @contextmanager
     def unless_usual(self, out: Lines, name: str, few: str, at: str) -> Iterator[None]:
@@ -299,7 +306,7 @@ class Sums:
 
 
 def _four(k: int) -> list[str]:
-    """Where a sum by fours stands until it is widened."""
+    """Where a sum by sixteens stands until it is widened."""
     return [f"%four{k}.{j}" for j in range(FOUR)]
 
 

@@ -117,13 +117,14 @@ class Sweep:
 
     @cached_property
     def stored(self) -> dict[Node, Node]:
-        """What stands in memory, to the last bit, when a vector has been computed: as which operand."""
+        """What stands in the cache, to the last bit, when a vector has been computed: as which operand."""
         found = {n: n for n in self.operands if n.op == "name" and n.word not in self.one.written}
         for word, n in self.one.written.items():
             found[n] = name(word)
         exact = self.lanes.precision
         places = {n: self.operands[x] for n, x in found.items()}
-        return {n: found[n] for n, x in places.items() if (x.domain, x.dtype) == ("element", exact)}
+        near = {n for n, x in found.items() if x.word not in self.past}
+        return {n: found[n] for n in near if (places[n].domain, places[n].dtype) == ("element", exact)}
 
     @cached_property
     def _again(self) -> dict[Node, set[str]]:
