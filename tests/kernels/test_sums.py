@@ -24,6 +24,12 @@ def squares_of_the_new(p, g, m):
     return p, m
 
 
+def squares_of_a_part(p, g, m):
+    m = m - g
+    p = p - sum((3 * m) ** 2)
+    return p, m
+
+
 def rows(p, g):
     p = p - sum(g**2, "rows")
     return p
@@ -114,6 +120,14 @@ def test_of_a_value_that_its_own_pass_writes(scale):
     wanted = exact(m - g)
     assert summed(squares_of_the_new, g.clone(), g, m) == pytest.approx(wanted, rel=2.0**-22, abs=0)
     assert torch.equal(m, -g)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e25])
+@pytest.mark.parametrize("size", [511, 512, 3000, 100_003])
+def test_of_a_value_that_nothing_but_the_sum_asks_for(size, scale):
+    g, m = drawn(size, scale), torch.zeros(size)
+    wanted = exact(3 * (m - g))
+    assert summed(squares_of_a_part, g.clone(), g, m) == pytest.approx(wanted, rel=2.0**-22, abs=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
