@@ -121,10 +121,10 @@ class Sweep:
         found = {n: n for n in self.operands if n.op == "name" and n.word not in self.one.written}
         for word, n in self.one.written.items():
             found[n] = name(word)
-        exact = self.lanes.precision
+        found = {n: x for n, x in found.items() if x.word not in self.past}
         places = {n: self.operands[x] for n, x in found.items()}
-        near = {n for n, x in found.items() if x.word not in self.past}
-        return {n: found[n] for n in near if (places[n].domain, places[n].dtype) == ("element", exact)}
+        exact = ("element", self.lanes.precision)
+        return {n: x for n, x in found.items() if (places[n].domain, places[n].dtype) == exact}
 
     @cached_property
     def _again(self) -> dict[Node, set[str]]:
