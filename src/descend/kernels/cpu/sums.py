@@ -2,8 +2,8 @@
 
 Turning float32 into float64 takes longer than squaring and adding, so squares of float32 are first added in
 float32: along a run of elements by sixteens, which can all be had again; down a column by `tiles`. Where the
-sum of these few is so large or so small that float32 could lose something, their squares are formed in float64,
-where they are exact. Zeros and ones that a condition chooses are counted.
+sum of these few is so large or so small that float32 could lose something, their squares are formed in
+float64, where they are exact. Zeros and ones that a condition chooses are counted.
 """
 
 from __future__ import annotations
